@@ -1,0 +1,132 @@
+"""What a training step costs, as ratios measured in one run.
+
+    python benchmarks/training_step.py [--size 112] [--batch 16] [--backbone resnet18] [--threads 1] [--repeats 7]
+
+Prints: D³SSL ÷ host; view generation ÷ step; and a step ÷ the sum of its bare forward and backward passes (the same
+networks on the same number of images of the same sizes, heads included, with no views, loss, teacher update or
+optimiser). Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors
+from d3ssl.methods import D3ssl, MethodConfig
+from d3ssl.models.ema import momentum_at
+from d3ssl.models.network import ModelConfig
+from d3ssl.seeds import torch_generator
+from d3ssl.train.loop import _channels_last
+from d3ssl.train.optimizer import OptimizerConfig, make_optimizer
+from d3ssl.views import D3Views, ViewsConfig
+
+
+def make_canvas(batch: int, side: int, candidates: int = 16) -> CanvasBatch:
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(batch, 3, side // 8, side // 8, generator=generator)
+    canvas = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").mul(255).to(torch.uint8)
+    corner = torch.rand(batch, candidates, 2, generator=generator) * side * 0.5
+    extent = (0.25 + 0.25 * torch.rand(batch, candidates, 2, generator=generator)) * side
+    return CanvasBatch(
+        canvas=canvas,
+        image_size=torch.tensor([[480.0, 640.0]]).expand(batch, 2).clone(),
+        boxes=torch.cat([corner, corner + extent], dim=-1),
+        valid=torch.ones(batch, candidates, dtype=torch.bool),
+        labels=None,
+        index=torch.arange(batch),
+    )
+
+
+class Side:
+    """One method with everything its step needs."""
+
+    def __init__(self, modules: bool, options: argparse.Namespace, batch: CanvasBatch) -> None:
+        config = MethodConfig(decouple=modules, deposition=modules)
+        model = ModelConfig(backbone=options.backbone, roi_size=7, projector_hidden=512, projector_out=128)
+        self.method = D3ssl(config, model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        backbone = self.method.student.backbone
+        switches = {"decouple": modules, "deposition": modules}
+        self.views = D3Views(ViewsConfig(size=options.size), backbone.mean, backbone.std, **switches)
+        trained = [self.method.student, self.method.predictor]
+        self.optimizer = make_optimizer(trained, OptimizerConfig(), options.batch)
+        self.batch, self.number = batch, 0
+
+    def make_views(self) -> ViewSet:
+        self.number += 1
+        with torch.no_grad():
+            views = self.views(self.batch, torch_generator(0, "views", self.number))
+            return map_tensors(views, _channels_last)
+
+    def step(self) -> None:
+        views = self.make_views()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method(views).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.method.student.parameters(), float("inf"))
+        self.optimizer.step()
+        self.method.update_teacher(momentum_at(1, 100))
+
+    def bare(self, views: ViewSet) -> None:
+        """Forward and backward through the same networks, nothing else."""
+        self.optimizer.zero_grad(set_to_none=True)
+        seen = [v for v in (views.student_x1, views.student_x2_small, views.student_x3) if v is not None]
+        rows = [self.method.predictor(self.method.student(v.images, v.boxes, views.valid)) for v in seen]
+        with torch.no_grad():
+            for v in (views.teacher_x1, views.teacher_x2):
+                self.method.teacher(v.images, v.boxes, views.valid)
+        torch.cat(rows).sum().backward()
+
+
+def timed(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=112)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    batch = make_canvas(options.batch, options.size * 8 // 7 // 8 * 8)
+    host, ours = Side(False, options, batch), Side(True, options, batch)
+    fixed = {id(side): side.make_views() for side in (host, ours)}
+    times: dict[str, list[float]] = {
+        name: [] for name in ("host", "ours", "host views", "ours views", "host bare", "ours bare")
+    }
+    for repeat in range(options.repeats + 1):
+        for name, side in (("host", host), ("ours", ours)):
+            taken = {name: timed(side.step), f"{name} views": timed(side.make_views)}
+            taken[f"{name} bare"] = timed(lambda side=side: side.bare(fixed[id(side)]))
+            if repeat:  # the first is a warm-up
+                for key, value in taken.items():
+                    times[key].append(value)
+
+    def ratio(one: str, other: str) -> str:
+        values = [a / b for a, b in zip(times[one], times[other], strict=True)]
+        return f"{statistics.median(values):.3f}  [{min(values):.3f}, {max(values):.3f}]"
+
+    lines = [
+        f"{options.backbone}, {options.size} px, batch {options.batch}, {options.threads} thread(s), "
+        f"torch {torch.__version__}, {options.repeats} repeats: median [min, max]",
+        *(f"{name:<11} {statistics.median(values) * 1000:8.1f} ms" for name, values in times.items()),
+        f"D3SSL step / host step                  {ratio('ours', 'host')}",
+        f"view generation / step, host            {ratio('host views', 'host')}",
+        f"view generation / step, D3SSL           {ratio('ours views', 'ours')}",
+        f"step / bare forward + backward, host    {ratio('host', 'host bare')}   goal <= 1.15",
+        f"step / bare forward + backward, D3SSL   {ratio('ours', 'ours bare')}   goal <= 1.15",
+    ]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+import sys
+
+from d3ssl.cli.main import main
+
+sys.exit(main())

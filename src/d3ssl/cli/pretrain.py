@@ -1,0 +1,26 @@
+"""``d3ssl pretrain``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from d3ssl.cli.options import add_recipe, build, make_parser, parse
+from d3ssl.train import RunConfig, pretrain
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "pretrain",
+        "Train a backbone on unlabelled images. RUN/backbone.safetensors loads into plain timm.",
+        (
+            "d3ssl pretrain --data photos/ --out run/ --train.epochs 100",
+            "d3ssl pretrain --data photos/ --out run/ --recipe scenes-photo --model.backbone resnet18",
+            "d3ssl pretrain --data photos/ --out run/ --resume",
+            "torchrun --nproc-per-node 8 -m d3ssl pretrain --data coco/train2017 --out run/ --recipe coco-r50-c4",
+        ),
+    )
+    add_recipe(parser)
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
+    parser.add_class_arguments(RunConfig)
+    options = parse(parser, argv)
+    pretrain(build(RunConfig, options), resume=options.resume)

@@ -1,0 +1,27 @@
+"""``d3ssl regions``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.data.sources import open_images
+from d3ssl.regions.compute import compute_regions
+from d3ssl.regions.config import RegionsConfig
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "regions",
+        "Find the regions that stand for objects and keep them in a Parquet file (readable with pandas).\n"
+        "A run that was stopped goes on where it was; the result does not depend on the number of workers.",
+        (
+            "d3ssl regions photos/ --out regions.parquet",
+            "d3ssl regions photos/ --out regions.parquet --method felzenszwalb --workers 8",
+        ),
+    )
+    parser.add_argument("data", metavar="DATA", type=str, help="folder of images, COCO folder or annotations file")
+    parser.add_argument("--out", type=str, required=True, help="the Parquet file to write")
+    parser.add_class_arguments(RegionsConfig)
+    options = parse(parser, argv)
+    compute_regions(open_images(options.data), build(RegionsConfig, options), options.out)

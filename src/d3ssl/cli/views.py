@@ -1,0 +1,72 @@
+"""``d3ssl views``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from d3ssl.cli.options import add_recipe, build, make_parser, parse
+from d3ssl.console import progress, say, warn
+from d3ssl.data.sources import open_images
+from d3ssl.errors import InputError
+from d3ssl.files import write_atomically
+from d3ssl.models.backbone import create_backbone
+from d3ssl.regions.compute import compute_regions
+from d3ssl.regions.table import check_regions, read_regions
+from d3ssl.seeds import torch_generator
+from d3ssl.train import RunConfig
+from d3ssl.train.loader import CanvasDataset, collate
+from d3ssl.views import D3Views
+from d3ssl.views.draw import draw_view_set
+
+
+def run(argv: Sequence[str]) -> None:
+    parser = make_parser(
+        "views",
+        "Draw all views of some images with their regions, one picture an image: what a run is trained on.\n"
+        "Takes the options of `d3ssl pretrain`, so that the pictures show views of the kind the run will see.",
+        (
+            "d3ssl views photos/ --out pictures/",
+            "d3ssl views photos/ --out pictures/ --regions regions.parquet --recipe quickstart --images 16",
+        ),
+    )
+    add_recipe(parser)
+    parser.add_argument("data", metavar="DATA", type=str, help="folder of images, COCO folder or annotations file")
+    parser.add_argument("--images", type=int, default=8, help="number of images to draw (at least 2)")
+    parser.add_class_arguments(RunConfig, skip={"data"})
+    options = parse(parser, argv)
+    config = build(RunConfig, options)
+    draw_views(config, max(2, options.images), Path(config.out))
+
+
+def draw_views(config: RunConfig, count: int, out: Path) -> list[Path]:
+    """Write OUT/view_0000.png, …: ``count`` images with one draw of their views, as a batch of their own."""
+    images = open_images(config.data)
+    if config.regions is None:
+        few = images.subset(range(min(count, len(images))))
+        compute_regions(few, config.proposals, out / "regions.parquet")
+        images, table = few, read_regions(out / "regions.parquet")
+    else:
+        table = read_regions(config.regions)
+        check_regions(table, images)
+    dataset = CanvasDataset(images, table, config.canvas, config.train.seed)
+    loaded = collate([dataset[number] for number in range(min(count, len(dataset)))])
+    if isinstance(loaded, InputError):
+        raise loaded
+    for message in loaded.bad:
+        warn(f"skipped: {message}")
+    batch = loaded.batch
+    backbone = create_backbone(config.model.backbone, in_channels=config.canvas.channels)
+    switches = {"decouple": config.method.decouple, "deposition": config.method.deposition}
+    views = D3Views(config.views, backbone.mean, backbone.std, **switches)
+    made = views(batch, torch_generator(config.train.seed, "views", 0, 0, 0))
+    paths = []
+    with progress("drawing", len(batch.canvas)) as ticker:
+        for number in range(len(batch.canvas)):
+            path = out / f"view_{number:04d}.png"
+            with write_atomically(path) as temporary:
+                draw_view_set(batch, made, backbone.mean, backbone.std, number).save(temporary, format="PNG")
+            paths.append(path)
+            ticker.advance()
+    say(f"{len(paths)} pictures in {out}")
+    return paths

@@ -1,0 +1,118 @@
+"""What crosses the borders between the parts of d3ssl.
+
+Every tensor that one part hands to another is described here: its name, shape, dtype, range and coordinate
+frame. The batch flows one way::
+
+    images on disk ──decode, resize──▶ CanvasBatch ──geometry, photometric, region augmentation──▶ ViewSet
+        ──student, teacher──▶ region rows (N, D) ──objective──▶ loss
+
+Axis names used in shapes
+
+    B   images in the batch of one process        C     image channels
+    R   candidate regions an image (padded)       K     chosen regions an image (padded)
+    S   side of the square canvas, px             H, W  height and width of a view, px
+    N   rows: the valid (image, region) pairs     D     feature dimension
+
+Coordinates are continuous pixels with the origin at the upper left corner of the upper left pixel: pixel (i, j)
+covers [j, j + 1) × [i, i + 1). Boxes are xyxy in that frame, so a box's area is (x1 − x0)·(y1 − y0) and the whole
+view is (0, 0, W, H). Matrices act on column vectors (x, y, 1) and map canvas coordinates to view coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+T = TypeVar("T")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasBatch:
+    """A batch as it travels from the CPU to the device: one decode and one resize an image have been done.
+
+    The canvas is the *whole* image stretched to a square of side S; ``image_size`` keeps the original size, so the
+    true aspect ratio is known to whoever samples a crop.
+    """
+
+    canvas: UInt8[Tensor, "B C S S"]
+    """0..255."""
+    image_size: Float[Tensor, "B 2"]
+    """Original height and width, px."""
+    boxes: Float[Tensor, "B R 4"]
+    """Candidate regions, xyxy, canvas px; padding rows are zero."""
+    valid: Bool[Tensor, "B R"]
+    """False for padding rows."""
+    labels: UInt8[Tensor, "B S S"] | None
+    """Label map: pixel value r + 1 belongs to candidate r, 0 to none. None if the regions are boxes only."""
+    index: Int64[Tensor, "B"]
+    """Position of the image in its data set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a network sees of a batch, with its regions in the view's own frame."""
+
+    images: Float[Tensor, "B C H W"]
+    """Normalised by the mean and standard deviation of the backbone's input."""
+    boxes: Float[Tensor, "B K 4"]
+    """The chosen regions, xyxy, view px, clipped to the view."""
+    matrix: Float[Tensor, "B 3 3"]
+    """Canvas px → view px, as the image was sampled (before a foreground shift, which moves the boxes by itself)."""
+    keep: Bool[Tensor, "B 1 H W"] | None = None
+    """True where the pixel still shows the image itself (after cutout or mixing); None: everywhere."""
+    labels: UInt8[Tensor, "B H W"] | None = None
+    """Label map in the view: value k + 1 belongs to chosen region k, 0 to none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewSet:
+    """All views of one step. Slot k is the same object in every view and ``valid`` holds for all of them."""
+
+    teacher_x1: View
+    """x1 as the teacher sees it (whole, unless ``teacher_sees: cut``)."""
+    teacher_x2: View
+    """x2, a crop of x1's window."""
+    student_x1: View
+    """x1 as the student sees it: whole, or cut out when de-coupling is on."""
+    student_x2_small: View
+    """x2 at half size, whole or cut out."""
+    student_x3: View | None
+    """The de-positioning view; None when that module is off."""
+    valid: Bool[Tensor, "B K"]
+    """The region survives in every view; only these count in the loss."""
+    canvas_boxes: Float[Tensor, "B K 4"]
+    """The chosen regions in the canvas frame: tells which regions of one image overlap."""
+    index: Int64[Tensor, "B"]
+    """Position of each image in its data set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowInfo:
+    """Where the N rows that enter an objective come from, in the order of ``valid.nonzero()``."""
+
+    image: Int64[Tensor, "N"]
+    """Position of the image in its data set: equal for regions of one image, across processes too."""
+    boxes: Float[Tensor, "N 4"]
+    """xyxy in the canvas frame: two rows of one image overlap where these do."""
+
+
+def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """Return a copy of a contract (nested dataclasses) with ``function`` applied to every tensor in it."""
+    if isinstance(value, Tensor):
+        return function(value)  # type: ignore[return-value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return value
+
+
+def to_device(value: T, device: torch.device | str) -> T:
+    """Move a contract to a device (asynchronously from pinned memory)."""
+    return map_tensors(value, lambda tensor: tensor.to(device, non_blocking=True))

@@ -1,0 +1,261 @@
+"""Reading image files: the only work that the CPU does for an image is one decode and one resize."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import simplejpeg
+import tifffile
+from jaxtyping import UInt8
+from PIL import Image
+
+from d3ssl.data import png, tiff
+from d3ssl.data.stored import StoredImage, to_eight_bits, upright
+from d3ssl.errors import D3sslError, InputError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pnm", ".npy")
+)
+"""Lower-case suffixes of the files that count as images in a folder. What a file is, its content decides."""
+MAX_PIXELS = 178_956_970
+"""Height times width above which a file is refused unseen: where PIL refuses too (0.5 GB as RGB)."""
+_NPY_MAGIC = b"\x93NUMPY"
+_ORIENTATION = 0x0112
+_GREY_MODES = ("1", "L", "LA")
+# What decoders raise on damaged data. The list is as long as it is because they check little themselves.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    tifffile.TiffFileError,
+)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of the upright image, px, from the file's header only.
+
+    Raises:
+        InputError: no such file, not an image, or more than ``MAX_PIXELS`` pixels.
+    """
+    with _opened(Path(path), MAX_PIXELS) as stored:
+        return stored.upright_size
+
+
+def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W C"]:
+    """Read a whole image: 0..255, upright (EXIF orientation applied), one or more channels.
+
+    Grey gives one channel; palettes, CMYK and the like become RGB; alpha is dropped. 16 bits become 8 by division by
+    257 (16-bit colour PNGs by keeping the high byte, which differs by one level at most). TIFF and NumPy files
+    (``.npy`` of shape (H, W) or (H, W, C), uint8 or uint16) may have any number of channels. Animations: the
+    first frame.
+
+    Args:
+        path: the file.
+        max_pixels: refuse files of more pixels after reading the header only. PIL has a limit of its own, the default.
+
+    Raises:
+        InputError: no such file, not an image, damaged, truncated or too large.
+    """
+    path = Path(path)
+    with _opened(path, max_pixels) as stored:
+        return upright(_decode(path, stored, 0), stored.orientation)
+
+
+def read_canvas(path: str | Path, size: int, channels: int = 3) -> tuple[UInt8[np.ndarray, "S S C"], tuple[int, int]]:
+    """Read an image and stretch it to a square canvas: one decode, one resize (bilinear, antialiased).
+
+    JPEG files are decoded at the smallest scale of n/8 that is no smaller than the canvas.
+
+    Args:
+        path: the file.
+        size: side of the canvas, px.
+        channels: channels of the canvas; grey images are repeated to make three.
+
+    Returns:
+        The canvas (size, size, channels), 0..255, and the upright image's original height and width, px.
+
+    Raises:
+        InputError: as ``read_image``; or the image has another number of channels.
+    """
+    path = Path(path)
+    with _opened(path, MAX_PIXELS) as stored:
+        array = _fit_channels(path, _decode(path, stored, size), channels)
+        return upright(_resize(array, (size, size)), stored.orientation), stored.upright_size
+
+
+def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Height and width, px, of an image shrunk to a short side with its aspect kept; small images stay as they are."""
+    if min(size) <= short_side:
+        return size
+    height, width = (max(1, round(side * short_side / min(size))) for side in size)
+    return height, width
+
+
+def read_reduced(path: str | Path, short_side: int) -> tuple[UInt8[np.ndarray, "H W C"], tuple[int, int]]:
+    """Read an image and shrink it to a short side, its aspect kept: one decode, one resize (bilinear, antialiased).
+
+    Returns:
+        The image, of ``reduced_size`` and with the file's channels, and the upright image's original height and width,
+        px.
+
+    Raises:
+        InputError: as ``read_image``.
+    """
+    path = Path(path)
+    with _opened(path, MAX_PIXELS) as stored:
+        size = stored.upright_size
+        height, width = reduced_size(size, short_side)
+        array = _decode(path, stored, short_side if (height, width) != size else 0)
+        turned = (height, width) if size == (stored.height, stored.width) else (width, height)
+        return upright(_resize(array, turned), stored.orientation), size
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[StoredImage]:
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; only the opening is tried here
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=path, remedy="check the path.") from error
+    except OSError as error:
+        raise InputError(f"cannot be opened ({error.strerror})", path=path, remedy="check the path.") from error
+    with file:
+        try:
+            stored = _read_header(path, file)
+        except _DAMAGE as error:
+            raise _damaged(path, error) from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, "by its header", MAX_PIXELS) from error
+        pixels = stored.height * stored.width
+        if pixels > max_pixels:
+            raise _too_large(path, f"{stored.width}×{stored.height}", max_pixels)
+        yield stored
+
+
+def _decode(path: Path, stored: StoredImage, least_side: int) -> UInt8[np.ndarray, "H W C"]:
+    try:
+        return stored.decode(least_side)
+    except _DAMAGE as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> D3sslError:
+    reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
+    remedy = "the file is damaged, incomplete or of an unknown kind; replace it or take it away."
+    return InputError(f"cannot be read as an image ({reason})", path=path, remedy=remedy)
+
+
+def _too_large(path: Path, found: str, limit: int) -> D3sslError:
+    remedy = "shrink the image, cut it into tiles, or take it away."
+    return InputError(f"has too many pixels ({found}; the limit is {limit:,})", path=path, remedy=remedy)
+
+
+def _read_header(path: Path, file: BinaryIO) -> StoredImage:
+    magic = file.read(8)
+    file.seek(0)
+    if magic[: len(_NPY_MAGIC)] == _NPY_MAGIC:
+        return _open_npy(path)
+    if magic[:4] in tiff.MAGIC:
+        stored = tiff.open_tiff(path)
+        if stored is not None:
+            return stored
+    with warnings.catch_warnings():
+        # PIL warns from half of its limit on; ours decides.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        return _open_with_pil(file)
+
+
+def _open_npy(path: Path) -> StoredImage:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim not in (2, 3):
+        raise ValueError(f"an array of shape {array.shape} is no image; (H, W) or (H, W, C) is")
+    return StoredImage(height=array.shape[0], width=array.shape[1], decode=lambda _: to_eight_bits(np.array(array)))
+
+
+def _open_with_pil(file: BinaryIO) -> StoredImage:
+    image = Image.open(file)
+    width, height = image.size
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+        orientation = _orientation(image)
+        return StoredImage(
+            height=height,
+            width=width,
+            orientation=orientation,
+            decode=lambda side: _decode_jpeg(file, image.mode, side),
+        )
+    # PIL turns TIFF files upright by itself. Looking for EXIF behind a PNG's pixels would mean decoding them.
+    blind = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+    orientation = 1 if blind else _orientation(image)
+    if image.format == "PNG":
+        return StoredImage(
+            height=height, width=width, orientation=orientation, decode=lambda _: _decode_png(file, image)
+        )
+    return StoredImage(height=height, width=width, orientation=orientation, decode=lambda _: _pixels(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decode_jpeg(file: BinaryIO, mode: str, least_side: int) -> UInt8[np.ndarray, "H W C"]:
+    file.seek(0)
+    colours = "GRAY" if mode == "L" else "RGB"
+    return simplejpeg.decode_jpeg(file.read(), colours, min_height=least_side, min_width=least_side, strict=True)
+
+
+def _decode_png(file: BinaryIO, image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    place = file.tell()
+    png.check_chunks(file)
+    file.seek(place)  # PIL reads on from where its header ended
+    return _pixels(image)
+
+
+def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
+    mode = image.mode
+    if mode.startswith("I;16"):
+        return to_eight_bits(np.asarray(image))
+    if mode == "I" and image.format in ("PNG", "PPM"):  # 16 bits that PIL keeps in 32
+        return to_eight_bits(np.asarray(image).astype(np.uint16))
+    if mode in ("I", "F"):
+        raise ValueError("32-bit pixels; save them as 8-bit or 16-bit unsigned integers")
+    return to_eight_bits(np.array(image.convert("L" if mode in _GREY_MODES else "RGB")))
+
+
+def _fit_channels(path: Path, array: UInt8[np.ndarray, "H W C"], channels: int) -> UInt8[np.ndarray, "H W C2"]:
+    found = array.shape[2]
+    if found == channels:
+        return array
+    if found == 1 and channels == 3:
+        return np.repeat(array, 3, axis=2)
+    problem = f"has {found} channels where {channels} are wanted"
+    raise InputError(problem, path=path, remedy=f"set the number of channels to {found}, or convert the images.")
+
+
+def _resize(array: UInt8[np.ndarray, "H W C"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w C"]:
+    """To another height and width."""
+    if array.shape[:2] == size:
+        return array
+    if array.shape[2] == 3:
+        return np.array(_stretch(Image.fromarray(array), size))
+    planes = [_stretch(Image.fromarray(np.ascontiguousarray(plane)), size) for plane in np.moveaxis(array, 2, 0)]
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)
+
+
+def _stretch(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)

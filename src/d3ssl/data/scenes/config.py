@@ -1,0 +1,114 @@
+"""What a set of scenes is made of: every default with its unit or its source."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from d3ssl.errors import InputError
+
+PROCEDURAL_CLASSES = 24
+"""Classes of procedural objects unless ``num_classes`` says otherwise: 8 shapes, each with 3 of the 6 textures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenesConfig:
+    """Scenes of several objects whose classes co-occur and have preferred places, as in photographs.
+
+    A learner that is not made to ignore surroundings and place can take both as shortcuts; ``val_shuffled``, which has
+    neither, shows by how much it did.
+    """
+
+    images: int = 6000
+    """Training scenes."""
+    val_images: int | None = None
+    """Scenes in each of ``val`` and ``val_shuffled``; None: a sixth of ``images``, at least 200."""
+    size: int = 128
+    """Side of the square scenes, px."""
+    num_classes: int | None = None
+    """None: 24 procedural classes (at most 48), or every class among the cut-outs. A smaller number than there are
+    cut-out classes takes that many of them at random (by ``seed``)."""
+    themes: int = 6
+    """Groups of classes that share a kind of background; classes are dealt to themes at random, evenly."""
+    cooccurrence: float = 0.9
+    """Probability that an object, and likewise the background, is drawn from the scene's theme; otherwise it is drawn
+    from all. 0.9: the small-scale trial behind the project's first measurements. 0 in ``val_shuffled``."""
+    place_preference: float = 0.7
+    """Probability that an object stands around its class's place; otherwise its place is uniform. 0.7: as above.
+    0 in ``val_shuffled``."""
+    place_spread: float = 0.1
+    """Standard deviation of the place around the preferred one; share of the range in which the object is inside."""
+    min_objects: int = 2
+    """Fewest objects in a scene."""
+    max_objects: int = 5
+    """Most objects in a scene. The number is drawn uniformly; an object that finds no place is then left out."""
+    object_side: tuple[float, float] = (0.25, 0.5)
+    """Least and greatest √(width·height) of an object before rotation, share of the scene's side (uniform)."""
+    min_visible: float = 0.5
+    """Least share of an object's pixels that objects in front of it leave visible."""
+    rotation: float = 20.0
+    """Greatest rotation to either side, degrees (uniform)."""
+    flip: float = 0.5
+    """Probability that an object is mirrored."""
+    brightness: float = 0.25
+    """An object's colours are multiplied by 1 − this … 1 + this (uniform)."""
+    cutouts: str | None = None
+    """Folder (searched recursively) of images with transparency to use as objects; None: procedural objects."""
+    class_from: Literal["auto", "folder", "file"] = "auto"
+    """What a class of cut-outs is. ``file``: every file is a class, named by its path. ``folder``: every folder that
+    directly holds cut-outs is a class, named by its path, at any depth. ``auto``: ``folder`` where the cut-outs lie in
+    subfolders, ``file`` where they all lie in ``cutouts`` itself. With ``folder``, files that lie in ``cutouts``
+    itself have no class: they are left out with a warning."""
+    backgrounds: str | None = None
+    """Folder (searched recursively) of photographs to crop backgrounds from; None: procedural. Folders are dealt to
+    the themes (the photographs of one folder share a theme); where there are fewer folders than themes, files are."""
+    exclude: tuple[str, ...] = ()
+    """Files and subfolders of ``cutouts`` and ``backgrounds`` to leave out: glob patterns, each compared with a name
+    (``cartoon``, ``*_dark``) and with the path from the top (``town/flags``). Excluded folders are not opened."""
+    max_backgrounds: int = 240
+    """Most photographs kept in memory; of more, that many are drawn at random (by ``seed``)."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    """File format of the scenes."""
+    quality: int = 92
+    """JPEG quality, 1..100, without chroma subsampling."""
+    seed: int = 0
+    """Scene i of a split depends on (seed, split, i) and the options above alone."""
+    workers: int = 0
+    """Processes; 0: one a core (one in all for less than some hundred scenes). Does not change the result."""
+
+    def num_val(self) -> int:
+        """Scenes in each validation split."""
+        return self.val_images if self.val_images is not None else max(200, self.images // 6)
+
+    def identity(self) -> dict[str, Any]:
+        """The options that change the result, as plain data."""
+        options = asdict(self)
+        del options["workers"]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+    def check(self) -> None:
+        """Raise InputError for values with which no scenes can be made."""
+        shares = ("cooccurrence", "place_preference", "min_visible", "flip")
+        rules = [(name, 0 <= getattr(self, name) <= 1, "lies in 0..1") for name in shares]
+        low, high = self.object_side
+        rules += [
+            ("images", self.images >= 1, "is at least 1"),
+            ("val_images", self.num_val() >= 1, "is at least 1"),
+            ("size", 32 <= self.size <= 4096, "lies in 32..4096 px"),
+            ("num_classes", self.num_classes is None or self.num_classes >= 2, "is at least 2"),
+            ("themes", self.themes >= 1, "is at least 1"),
+            ("min_objects", self.min_objects >= 1, "is at least 1"),
+            ("max_objects", self.min_objects <= self.max_objects <= 100, "lies in min_objects..100"),
+            ("object_side", 0 < low <= high <= 0.7, "has 0 < least ≤ greatest ≤ 0.7"),
+            ("object_side", low * self.size >= 8, "gives objects of at least 8 px"),
+            ("place_spread", 0 <= self.place_spread <= 1, "lies in 0..1"),
+            ("rotation", 0 <= self.rotation <= 180, "lies in 0..180 degrees"),
+            ("brightness", 0 <= self.brightness < 1, "lies in 0..1 (1 not included)"),
+            ("quality", 1 <= self.quality <= 100, "lies in 1..100"),
+            ("max_backgrounds", self.max_backgrounds >= self.themes, "is at least themes"),
+            ("workers", self.workers >= 0, "is at least 0"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                problem = f"scenes option {name} = {getattr(self, name)!r} is out of range"
+                raise InputError(problem, remedy=f"choose {name} such that it {rule}.")

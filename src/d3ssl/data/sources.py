@@ -1,0 +1,181 @@
+"""Where images come from: a folder, or a COCO annotations file with its images."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from jaxtyping import Int
+
+from d3ssl.data.coco import CocoAnnotations, read_coco
+from d3ssl.data.images import IMAGE_SUFFIXES
+from d3ssl.errors import InputError
+from d3ssl.files import digest
+
+ANNOTATIONS = "annotations.json"
+"""Name of the annotations file in a data folder, beside the folder ``images``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSet:
+    """Images in the order of their ids, which are the same on every machine."""
+
+    root: Path
+    """The folder that the ids are relative to."""
+    paths: tuple[Path, ...]
+    ids: tuple[str, ...]
+    """Path relative to the root, with forward slashes, in Unicode's composed form (NFC); unique and sorted."""
+    annotations: CocoAnnotations | None = None
+    """The objects; an image has the same position here and there."""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def digest(self) -> str:
+        """Identifies the images: changes with their ids, their order and the sizes of their files in bytes."""
+        return digest(*(f"{name}\0{file_bytes(path)}" for name, path in zip(self.ids, self.paths, strict=True)))
+
+    def subset(self, indices: Sequence[int] | Int[np.ndarray, "_"]) -> ImageSet:
+        """Some of the images, in the given order."""
+        chosen = [int(index) for index in indices]
+        return ImageSet(
+            root=self.root,
+            paths=tuple(self.paths[index] for index in chosen),
+            ids=tuple(self.ids[index] for index in chosen),
+            annotations=None if self.annotations is None else self.annotations.subset(chosen),
+        )
+
+
+def file_bytes(path: Path) -> int:
+    """Size of a file; −1 for one that is not there (a link that leads nowhere, a file deleted after it was listed):
+    it is then skipped and counted where it is read, as any image that cannot be."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def open_images(data: str | Path) -> ImageSet:
+    """Open DATA: a folder of images (with its subfolders), a folder with ``annotations.json`` (COCO) beside
+    ``images/``, or an annotations file.
+
+    Only file names are looked at, no image is opened. With annotations, the set is what they name. For an annotations
+    file elsewhere, they are looked for in the customary folders: ``images/`` beside the file or one level up, a folder
+    named like the end of the file's name (``instances_train2017.json`` → ``train2017``), and the file's own folder.
+
+    Raises:
+        InputError: no such file or folder, no images in it, several data sets in it, annotations that are malformed or
+            name missing images.
+    """
+    path = Path(data)
+    if path.is_dir():
+        annotations = path / ANNOTATIONS
+        return _open_coco(annotations) if annotations.exists() else _open_folder(path)
+    if path.suffix.lower() == ".json":
+        return _open_coco(path)
+    remedy = f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, or an annotations file (.json)."
+    if path.exists():
+        raise InputError("is neither a folder nor an annotations file", path=path, remedy=remedy)
+    raise InputError("no such file or folder", path=path, remedy=remedy)
+
+
+def _open_folder(root: Path) -> ImageSet:
+    parts = sorted(child.parent.name for child in root.glob(f"*/{ANNOTATIONS}"))
+    if parts:
+        listed = ", ".join(parts)
+        raise InputError(
+            f"holds several data sets: {listed}", path=root, remedy=f"name one, such as {root / parts[0]}."
+        )
+    found = sorted((_name(root, path), path) for path in _walk(root))
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError("holds no images", path=root, remedy=f"name a folder with files of these kinds: {suffixes}.")
+    for (name, path), (other, other_path) in pairwise(found):
+        if name == other:
+            raise InputError(f"differs from {other_path} in Unicode form only", path=path, remedy="rename one of them.")
+    names, paths = zip(*found, strict=True)
+    return ImageSet(root=root, paths=paths, ids=names)
+
+
+def _walk(root: Path) -> list[Path]:
+    """All image files below a folder; links to folders are followed once, hidden files and folders passed over."""
+    found, seen = [], set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_cannot_list):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        images = (name for name in files if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        found.extend(Path(folder, name) for name in images)
+    return found
+
+
+def _cannot_list(error: OSError) -> None:
+    raise InputError(f"cannot be listed ({error.strerror})", path=error.filename, remedy="check its permissions.")
+
+
+def _name(root: Path, path: Path) -> str:
+    name = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
+    if not name.isprintable():  # line breaks, and bytes that are no UTF-8
+        raise InputError("has a file name that is not plain Unicode text", path=repr(str(path)), remedy="rename it.")
+    return name
+
+
+def _open_coco(file: Path) -> ImageSet:
+    annotations = read_coco(file)
+    for name in annotations.file_names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            problem = f"names the image {name!r}, which is not below the images' folder"
+            raise InputError(problem, path=file, remedy="write file names relative to the images' folder, with '/'.")
+    root = _images_folder(file, annotations.file_names)
+    names = [unicodedata.normalize("NFC", PurePosixPath(name).as_posix()) for name in annotations.file_names]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    for one, other in pairwise(order):
+        if names[one] == names[other]:
+            problem = f"names the image {names[one]!r} twice, as {annotations.file_names[other]!r} too"
+            raise InputError(problem, path=file, remedy="keep one of the two entries.")
+    annotations = annotations.subset(order)
+    return ImageSet(
+        root=root,
+        paths=tuple(root / name for name in annotations.file_names),
+        ids=tuple(names[index] for index in order),
+        annotations=annotations,
+    )
+
+
+def _images_folder(file: Path, names: Sequence[str]) -> Path:
+    """The first of the customary folders that has all the images."""
+    end = file.stem.rpartition("_")[2]
+    above = file.absolute().parent.parent
+    candidates = [file.parent / "images", file.parent / end, above / "images", above / end, file.parent]
+    lacking = {folder: _missing(folder, names) for folder in candidates if folder.is_dir()}
+    best = min(lacking, key=lambda folder: len(lacking[folder]))
+    if not (missing := lacking[best]):
+        return best
+    listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+    problem = f"names {len(missing)} of {len(names)} images that are missing: {listed}"
+    if len(missing) == len(names):
+        tried = ", ".join(str(folder) for folder in candidates)
+        raise InputError(problem, path=file, remedy=f"put the images into one of these folders: {tried}.")
+    raise InputError(problem, path=file, remedy=f"put them into {best}, or remove them from the file.")
+
+
+def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+    """The names that are not below a folder. Lists each folder once: asking for every file is slow over networks."""
+    listings: dict[PurePosixPath, set[str]] = {}
+    missing = []
+    for name in names:
+        place = PurePosixPath(name)
+        if place.parent not in listings:
+            inside = folder / place.parent
+            listings[place.parent] = set(os.listdir(inside)) if inside.is_dir() else set()
+        if place.name not in listings[place.parent]:
+            missing.append(name)
+    return missing

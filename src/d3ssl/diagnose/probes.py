@@ -1,0 +1,190 @@
+"""Probe images: the same objects in several contexts, and at several places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from d3ssl.console import progress, warn
+from d3ssl.data.sources import ImageSet
+from d3ssl.diagnose.config import DiagnoseConfig
+from d3ssl.diagnose.cutouts import (
+    Candidates,
+    Cutout,
+    crop_background,
+    cut_out,
+    draw_balanced,
+    find_candidates,
+)
+from d3ssl.diagnose.reading import ProbeReader
+from d3ssl.errors import InputError
+from d3ssl.files import digest
+from d3ssl.seeds import numpy_generator
+
+GREY = 128.0
+_POOL = 48
+"""Images that the backgrounds of one probe set are cropped from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Objects under conditions: one image and one box each."""
+
+    images: UInt8[np.ndarray, "O C S S ch"]
+    boxes: Float32[np.ndarray, "O C 4"]
+    """The object's tight box, xyxy, px."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSet:
+    """All probes of one seed, of the same objects in the same order."""
+
+    context: Probe
+    """The object in the middle at one scale; contexts are drawn for every object by itself."""
+    position: Probe
+    """The object on grey at one scale; place c = row · grid + column is the same for all objects."""
+    identities: Int64[np.ndarray, "O"]
+    """Annotation ids of the objects."""
+    labels: Int64[np.ndarray, "O"]
+    digest: str
+    """Identifies pixels and boxes."""
+
+
+def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channels: int = 3) -> ProbeSet:
+    """Cut objects out of their images and paste them under controlled conditions.
+
+    The object has the same pixels in all its images. Contexts: random crops of other images, and single colours
+    (the last ``uniform_contexts``); beside the object ``neighbours`` others of other classes, each in one of the eight
+    cells around the middle, none of which overlaps it. Places: a grid on uniform grey.
+
+    Args:
+        images: with masks.
+        config: needs ``size``.
+        seed: number of the probe set; with ``config.seed`` it decides everything that is random.
+        channels: of the probe images.
+
+    Raises:
+        InputError: no masks, too few objects or classes, or more unusable images than ``config.max_bad_share`` of those
+            tried.
+    """
+    config.check()
+    if config.size is None:
+        raise InputError("the size of probe images is not given", remedy="set DiagnoseConfig.size.")
+    candidates = find_candidates(images, config.min_side)
+    generator = numpy_generator(config.seed, "probes", seed)
+    reader = ProbeReader(images, channels, config.max_bad_share)
+    rows, cutouts = _draw_cutouts(reader, candidates, config.objects, generator)
+    labels, sources = candidates.label[rows], candidates.image[rows]
+    pool = generator.permutation(len(images))[:_POOL]
+    read = {int(index): reader.read(int(index)) for index in pool}
+    backgrounds = {index: image for index, image in read.items() if image is not None}
+    reader.finish()
+    context = _context_probe(cutouts, labels, sources, backgrounds, config.size, channels, config, generator)
+    position = _position_probe(cutouts, config.size, channels, config)
+    parts = (context.images, context.boxes, position.images, position.boxes)
+    return ProbeSet(
+        context=context,
+        position=position,
+        identities=candidates.identity[rows],
+        labels=labels,
+        digest=digest(*(str(part.shape) for part in parts), *(part.tobytes() for part in parts)),
+    )
+
+
+def _draw_cutouts(
+    reader: ProbeReader, candidates: Candidates, count: int, generator: np.random.Generator
+) -> tuple[Int64[np.ndarray, "n"], list[Cutout]]:
+    """Objects drawn evenly from the classes, without those whose mask shows nothing or whose image is bad."""
+    rows: list[int] = []
+    cutouts: list[Cutout] = []
+    with progress("cutting out objects", min(count, len(candidates))) as ticker:
+        for row in draw_balanced(candidates, len(candidates), generator):
+            cutout = cut_out(reader, candidates, int(row))
+            if cutout is None:
+                continue
+            rows.append(int(row))
+            cutouts.append(cutout)
+            ticker.advance()
+            if len(rows) == count:
+                break
+    annotations = reader.images.annotations
+    assert annotations is not None
+    if len(rows) < 4 or len(set(candidates.label[rows].tolist())) < 2:
+        problem = f"only {len(rows)} objects have masks that show something, or they are of one class"
+        raise InputError(problem, path=annotations.path, remedy="check the segmentations.")
+    if len(rows) < count:
+        warn(f"{len(rows)} objects to probe, fewer than {count}", "give more annotated images for a narrower interval.")
+    return np.array(rows, dtype=np.int64), cutouts
+
+
+def _context_probe(
+    cutouts: list[Cutout],
+    labels: Int64[np.ndarray, "O"],
+    sources: Int64[np.ndarray, "O"],
+    backgrounds: dict[int, UInt8[np.ndarray, "_ _ ch"]],
+    size: int,
+    channels: int,
+    config: DiagnoseConfig,
+    generator: np.random.Generator,
+) -> Probe:
+    """Every object in the middle of contexts of its own."""
+    shown = [cutout.resized(round(config.object_side * size)) for cutout in cutouts]
+    beside = [cutout.resized(round(config.neighbour_side * size)) for cutout in cutouts]
+    ring = [(y, x) for y in (1 / 6, 1 / 2, 5 / 6) for x in (1 / 6, 1 / 2, 5 / 6) if (y, x) != (1 / 2, 1 / 2)]
+    images = np.empty((len(shown), config.contexts, size, size, channels), dtype=np.uint8)
+    boxes = np.empty((len(shown), config.contexts, 4), dtype=np.float32)
+    crops = config.contexts - config.uniform_contexts
+    for number, cutout in enumerate(shown):
+        others = np.flatnonzero(labels != labels[number])
+        foreign = [index for index in backgrounds if index != sources[number]]
+        if not foreign:
+            raise InputError("one image gives no other contexts", remedy="give more images.")
+        for condition in range(config.contexts):
+            if condition < crops:
+                canvas = crop_background(backgrounds[foreign[generator.integers(len(foreign))]], size, generator)
+            else:
+                canvas = np.broadcast_to(generator.uniform(0, 255, channels), (size, size, channels))
+                canvas = canvas.astype(np.float32)
+            cells = generator.permutation(len(ring))[: config.neighbours]
+            for cell, other in zip(cells, generator.choice(others, config.neighbours), strict=True):
+                _paste(canvas, beside[other], ring[cell])
+            boxes[number, condition] = _paste(canvas, cutout, (1 / 2, 1 / 2))
+            images[number, condition] = np.rint(canvas)
+    return Probe(images=images, boxes=boxes)
+
+
+def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: DiagnoseConfig) -> Probe:
+    """Every object at the same grid of places on grey."""
+    shown = [cutout.resized(round(config.object_side * size)) for cutout in cutouts]
+    places = list(_grid(config.grid, config.object_side))
+    images = np.empty((len(shown), len(places), size, size, channels), dtype=np.uint8)
+    boxes = np.empty((len(shown), len(places), 4), dtype=np.float32)
+    for number, cutout in enumerate(shown):
+        for condition, place in enumerate(places):
+            canvas = np.full((size, size, channels), GREY, dtype=np.float32)
+            boxes[number, condition] = _paste(canvas, cutout, place)
+            images[number, condition] = np.rint(canvas)
+    return Probe(images=images, boxes=boxes)
+
+
+def _grid(side: int, object_side: float) -> Iterator[tuple[float, float]]:
+    """Centres (y, x), shares of the image, from one border that the object touches to the other, row by row."""
+    steps = np.linspace(object_side / 2, 1 - object_side / 2, side)
+    yield from ((float(y), float(x)) for y in steps for x in steps)
+
+
+def _paste(
+    canvas: Float32[np.ndarray, "S S ch"], cutout: Cutout, centre: tuple[float, float]
+) -> Float32[np.ndarray, "4"]:
+    """Paste at whole pixels, so that an object's pixels are the same everywhere; return its box."""
+    size = canvas.shape[0]
+    height, width = cutout.alpha.shape[:2]
+    top = min(max(round(centre[0] * size - height / 2), 0), size - height)
+    left = min(max(round(centre[1] * size - width / 2), 0), size - width)
+    window = canvas[top : top + height, left : left + width]
+    window *= 1 - cutout.alpha
+    window += cutout.pixels
+    return np.array([left, top, left + width, top + height], dtype=np.float32)

@@ -1,0 +1,38 @@
+"""The errors a user is meant to read: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class D3sslError(Exception):
+    """Something the user can put right. The command line prints it without a traceback and exits with 2.
+
+    Args:
+        problem: one sentence that says what is wrong.
+        path: the file or folder at fault.
+        remedy: one sentence that says what to do.
+    """
+
+    def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
+        self.problem, self.path, self.remedy = problem, path, remedy
+        where = f"{path}: " if path is not None else ""
+        super().__init__(f"{where}{problem}" + (f"\n  What to do: {remedy}" if remedy else ""))
+
+
+class InputError(D3sslError):
+    """An input (image, annotations file, regions file, option, backbone name) cannot be used."""
+
+
+class CheckpointError(D3sslError):
+    """A checkpoint or exported file is missing, damaged or made for another configuration."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"Did you mean 'x'? Known: …"`` for an unknown name, for use as a remedy."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    listed = ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
+    return (f"did you mean '{close[0]}'? " if close else "") + f"Known: {listed}."

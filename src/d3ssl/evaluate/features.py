@@ -1,0 +1,228 @@
+"""Features of objects: images through the backbone, one row an object."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from d3ssl.console import Ticker, progress, warn
+from d3ssl.data.images import read_canvas
+from d3ssl.data.sources import ImageSet
+from d3ssl.errors import D3sslError, InputError
+from d3ssl.models import Backbone
+from d3ssl.views.photometric import normalise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFeatures:
+    """The objects of a set of images."""
+
+    x: Float[Tensor, "N D"]
+    """Features, float32 on the CPU, as pooled (not centred, not normalised)."""
+    y: Int64[Tensor, "N"]
+    """Labels, 0..number of categories − 1."""
+    image: Int64[Tensor, "N"]
+    """Position of the object's image in the image set."""
+    skipped: tuple[str, ...] = ()
+    """What was wrong with the images that were left out."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+def pick_device(wanted: str) -> torch.device:
+    """``auto``: a GPU if torch sees one.
+
+    Raises:
+        InputError: ``cuda`` without a GPU.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("the device is cuda, but torch sees no GPU", remedy="check the driver, or use --device cpu.")
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def frozen(backbone: Backbone, device: torch.device) -> Iterator[None]:
+    """The backbone in evaluation mode on the device, without gradients; mode and place are restored."""
+    training, home = backbone.training, next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    backbone.to(device).eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        backbone.to(home).train(training)
+
+
+def encode_regions(
+    backbone: Backbone, canvases: UInt8[np.ndarray, "B S S C"], boxes: Sequence[Float32[np.ndarray, "_ 4"]]
+) -> Float32[Tensor, "N D"]:
+    """The features of some boxes of some images, image by image, on the CPU. Call it inside ``frozen``.
+
+    Args:
+        boxes: for every image (K, 4) xyxy, px of the canvas.
+    """
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    images = torch.from_numpy(canvases).to(device).permute(0, 3, 1, 2).float().div_(255)
+    images = normalise(images, backbone.mean, backbone.std)
+    return backbone.pool(images, [torch.from_numpy(own).to(device) for own in boxes]).float().cpu()
+
+
+def check_features(x: Float[Tensor, "N D"], of: str) -> None:
+    """Make sure that features tell anything at all.
+
+    Raises:
+        D3sslError: they are not finite, or the same for all ``of`` them.
+    """
+    if not bool(torch.isfinite(x).all()):
+        problem = f"the backbone gives features of {of} that are not finite (NaN or infinite)"
+        raise D3sslError(problem, remedy="its weights are damaged or its training diverged; look at the run's log.")
+    x = x.double()
+    spread, scale = (x - x.mean(dim=0)).norm(dim=1).max(), x.norm(dim=1).max()
+    if bool(spread <= 1e-6 * scale):
+        problem = f"the backbone gives all {of} the same feature, so nothing can be measured"
+        raise D3sslError(problem, remedy="its training has collapsed; look at the embeddings' spread in the run's log.")
+
+
+def extract_objects(
+    backbone: Backbone,
+    images: ImageSet,
+    *,
+    size: int,
+    batch_size: int = 64,
+    min_side: float = 0.0,
+    device: str = "auto",
+    workers: int = 0,
+    max_bad_share: float = 0.01,
+    label: str = "features",
+) -> ObjectFeatures:
+    """Pool a feature from the box of every object (not of crowds), in the order of the images.
+
+    Args:
+        size: every image is stretched to a square of this side, px, as in training.
+        min_side: objects whose shorter side is below this many px of the stretched image are passed over.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        workers: threads that decode; 0: one a core.
+        max_bad_share: share of the images that may be unreadable or of another size than annotated; they are left
+            out and named.
+
+    Raises:
+        InputError: no annotations, no objects, or too many bad images.
+    """
+    if images.annotations is None:
+        remedy = "give COCO data: a folder with annotations.json beside images/, or an annotations file."
+        raise InputError("has no annotations, so its objects are not known", path=images.root, remedy=remedy)
+    wanted = _usable(images, size, min_side)
+    if not wanted:
+        remedy = "annotate objects (not crowds), or lower --min_side."
+        raise InputError("has no objects to evaluate", path=images.annotations.path, remedy=remedy)
+    features: list[Tensor] = []
+    read: list[tuple[int, np.ndarray]] = []
+    skipped: list[str] = []
+    with frozen(backbone, pick_device(device)), progress(label, len(wanted)) as ticker:
+        items = _read_ahead(images, wanted, size, backbone.in_channels, workers, 2 * batch_size)
+        for batch in _batches(items, batch_size, skipped, ticker):
+            features.append(encode_regions(backbone, np.stack([c for _, c, _, _ in batch]), [b for *_, b, _ in batch]))
+            read += [(index, rows) for index, _, _, rows in batch]
+    _check_skipped(images, skipped, len(wanted), max_bad_share)
+    labels = [images.annotations.objects(index).labels[rows] for index, rows in read]
+    counts = [len(rows) for _, rows in read]
+    return ObjectFeatures(
+        x=torch.cat(features),
+        y=torch.from_numpy(np.concatenate(labels)),
+        image=torch.tensor([index for index, _ in read]).repeat_interleave(torch.tensor(counts)),
+        skipped=tuple(skipped),
+    )
+
+
+def _usable(images: ImageSet, size: int, min_side: float) -> list[tuple[int, np.ndarray]]:
+    """The images that have objects to evaluate, each with the places of these in its list of objects."""
+    assert images.annotations is not None
+    found = []
+    for index in range(len(images)):
+        objects, (height, width) = images.annotations.objects(index), images.annotations.sizes[index]
+        sides = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * size / np.array([width, height])
+        rows = np.flatnonzero(~objects.crowd & (sides.min(axis=1, initial=np.inf) >= min_side))
+        if len(rows):
+            found.append((index, rows))
+    return found
+
+
+Item = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""Image, canvas (S, S, C), boxes (K, 4) in canvas px, places of the boxes in the image's list of objects."""
+
+
+def _read_ahead(
+    images: ImageSet, wanted: list[tuple[int, np.ndarray]], size: int, channels: int, workers: int, ahead: int
+) -> Iterator[Item | InputError]:
+    """Canvases in order, decoded by threads while the backbone works (decoders release Python's lock)."""
+    waiting: deque[Future[Item | InputError]] = deque()
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        try:
+            for index, rows in wanted:
+                waiting.append(pool.submit(_read_item, images, index, rows, size, channels))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_item(images: ImageSet, index: int, rows: np.ndarray, size: int, channels: int) -> Item | InputError:
+    assert images.annotations is not None
+    try:
+        canvas, found = read_canvas(images.paths[index], size, channels)
+        check_size_annotated(images, index, found)
+    except InputError as error:
+        return error
+    scale = np.array([size / found[1], size / found[0]] * 2, dtype=np.float32)
+    return index, canvas, images.annotations.objects(index).boxes[rows] * scale, rows
+
+
+def check_size_annotated(images: ImageSet, index: int, found: tuple[int, int]) -> None:
+    """Raise InputError if an image is not (height, width) as large as its annotations say."""
+    assert images.annotations is not None
+    path: Path = images.paths[index]
+    height, width = (int(side) for side in images.annotations.sizes[index])
+    if found != (height, width):
+        problem = f"is {found[1]}×{found[0]} px, but its annotations say {width}×{height}"
+        raise InputError(problem, path=path, remedy="annotate this image itself, not one of another size.")
+
+
+def _batches(
+    items: Iterable[Item | InputError], batch_size: int, skipped: list[str], ticker: Ticker
+) -> Iterator[list[Item]]:
+    batch: list[Item] = []
+    for item in items:
+        if isinstance(item, InputError):
+            skipped.append(str(item))
+            ticker.advance()
+            continue
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield batch
+            ticker.advance(len(batch))
+            batch = []
+    if batch:
+        yield batch
+        ticker.advance(len(batch))
+
+
+def _check_skipped(images: ImageSet, skipped: list[str], total: int, max_bad_share: float) -> None:
+    if not skipped:
+        return
+    remedy = "repair or remove them, or raise --max_bad_share."
+    if len(skipped) > max_bad_share * total or len(skipped) == total:
+        problem = f"{len(skipped)} of {total} images cannot be used. The first: {skipped[0]}"
+        raise InputError(problem, path=images.root, remedy=remedy)
+    warn("\n  ".join([f"{len(skipped)} of {total} images are left out:", *skipped[:20]]))

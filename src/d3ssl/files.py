@@ -1,0 +1,125 @@
+"""Writing files so that a partial one is never mistaken for a whole one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from d3ssl.errors import D3sslError, InputError
+
+
+@contextmanager
+def write_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success fsync it and rename it to ``path``.
+
+    A process killed at any moment leaves either the old file or the new one, whole. On an exception the temporary
+    file is removed and ``path`` is untouched.
+
+    Raises:
+        D3sslError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _fsync_folder(path.parent)
+    except Exception as error:
+        if _is_full_disk(error):
+            raise full_disk(path) from error
+        if isinstance(error, OSError) and error.errno in (
+            errno.EACCES,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EEXIST,
+            errno.EISDIR,
+        ):
+            problem = f"cannot be written ({error.strerror})"
+            raise D3sslError(problem, path=path, remedy="choose another --out.") from error
+        raise
+    finally:
+        if os.path.lexists(temporary):  # unlink would raise where the folder itself is in the way
+            temporary.unlink()
+
+
+def _is_full_disk(error: BaseException | None) -> bool:
+    """Whether the error, or one behind it, says so: torch and safetensors put errors of their own in front."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(f"(os error {code})" in str(error) for code in (errno.ENOSPC, errno.EDQUOT)):  # safetensors
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def full_disk(path: Path) -> D3sslError:
+    """What people are told."""
+    remedy = "free some space or choose another --out; what was there before is untouched."
+    return D3sslError("the disk is full", path=path, remedy=remedy)
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder for results, before long work starts.
+
+    Raises:
+        InputError: a file is in the way, or the place cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        problem = f"cannot be made a folder ({error.strerror})"
+        raise InputError(problem, path=path, remedy="choose another --out.") from error
+    if not os.access(path, os.W_OK):
+        raise InputError("is a folder that cannot be written", path=path, remedy="choose another --out.")
+    return path
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically: indented, with a final newline; NaN is refused (``ValueError``)."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file, with a clear error when it is missing or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=path, remedy="check the path.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        remedy = "the file is damaged or of another kind; make it again."
+        raise InputError(f"is not valid JSON ({error})", path=path, remedy=remedy) from error
+
+
+def digest(*parts: bytes | str) -> str:
+    """Hexadecimal SHA-256 (first 16 digits) of the parts, each with its length, so that boundaries count."""
+    sha = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        sha.update(len(data).to_bytes(8, "little"))
+        sha.update(data)
+    return sha.hexdigest()[:16]

@@ -1,0 +1,51 @@
+"""Annotated objects as regions."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from d3ssl.data.coco import CocoAnnotations
+from d3ssl.errors import InputError
+
+
+def annotated_regions(
+    annotations: CocoAnnotations, index: int, image: tuple[int, int], reduced: tuple[int, int], limit: int
+) -> tuple[Float32[np.ndarray, "n 4"], UInt8[np.ndarray, "h w"] | None]:
+    """Boxes of an image's objects, the largest first, groups left out, and the label map if all objects have masks.
+
+    Where masks overlap, the smaller object is in front.
+
+    Args:
+        annotations: of all images.
+        index: the image.
+        image: height and width of the image file, px.
+        reduced: height and width of the label map, px.
+        limit: most objects.
+
+    Raises:
+        InputError: the annotations are of an image of another size.
+    """
+    said = tuple(int(side) for side in annotations.sizes[index])
+    if said != image:
+        problem = (
+            f"annotates {annotations.file_names[index]} as {said[1]}×{said[0]} px, the file has {image[1]}×{image[0]}"
+        )
+        raise InputError(problem, path=annotations.path, remedy="annotate the images as they are.")
+    objects = annotations.objects(index)
+    area = (objects.boxes[:, 2] - objects.boxes[:, 0]) * (objects.boxes[:, 3] - objects.boxes[:, 1])
+    order = np.lexsort((objects.ids, -area))
+    order = order[~objects.crowd[order]][:limit]
+    if not annotations.has_masks:
+        return objects.boxes[order], None
+    return objects.boxes[order], _label_map(annotations.masks(index)[order], reduced)
+
+
+def _label_map(masks: Bool[np.ndarray, "n H W"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w"]:
+    """Masks at a reduced size, each pixel as at its centre; later ones in front."""
+    rows = ((np.arange(size[0]) + 0.5) * masks.shape[1] / size[0]).astype(np.int64)
+    columns = ((np.arange(size[1]) + 0.5) * masks.shape[2] / size[1]).astype(np.int64)
+    labels = np.zeros(size, dtype=np.uint8)
+    for number, mask in enumerate(masks):
+        labels[mask[np.ix_(rows, columns)]] = number + 1
+    return labels

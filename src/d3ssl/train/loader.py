@@ -1,0 +1,180 @@
+"""From files to canvas batches. The order of the images, and the candidates drawn for each visit, are a pure function
+of (seed, step, rank): a resumed run sees what an uninterrupted one would have seen."""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from d3ssl.contracts import CanvasBatch, map_tensors
+from d3ssl.data.images import read_canvas
+from d3ssl.data.sources import ImageSet
+from d3ssl.errors import InputError
+from d3ssl.regions.table import RegionTable
+from d3ssl.seeds import numpy_generator
+from d3ssl.train.config import CanvasConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBatch:
+    """A batch and the files that could not be read while it was made (others took their places)."""
+
+    batch: CanvasBatch
+    bad: tuple[str, ...]
+
+    def pin_memory(self) -> LoadedBatch:
+        """As the loader asks of what it hands to a GPU."""
+        return LoadedBatch(map_tensors(self.batch, lambda tensor: tensor.pin_memory()), self.bad)
+
+
+Loaded = LoadedBatch | InputError
+"""An error is handed over as a value: raised in a loader process, its text would drown in a foreign traceback."""
+
+
+class CanvasDataset(Dataset):
+    """Image number ``g`` of the training (0, 1, 2, … across epochs) → its canvas and candidate regions.
+
+    The images of every epoch come in an order of their own; an unreadable image is replaced with the one behind it
+    in the epoch's order and reported.
+    """
+
+    def __init__(self, images: ImageSet, regions: RegionTable, config: CanvasConfig, seed: int) -> None:
+        row_of = {image_id: row for row, image_id in enumerate(regions.ids)}
+        self.positions = [index for index, image_id in enumerate(images.ids) if image_id in row_of]
+        if not self.positions:
+            raise InputError("the regions file holds none of these images", remedy="compute the regions anew.")
+        self.rows = [row_of[images.ids[index]] for index in self.positions]
+        if config.labels and any(regions.label_maps[row] is None for row in self.rows):
+            remedy = "use --proposals.method felzenszwalb or annotations, or --canvas.labels false."
+            raise InputError("canvas.labels is on, but the regions are boxes only", remedy=remedy)
+        self.images, self.regions, self.config, self.seed = images, regions, config, seed
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def place(self, number: int) -> int:
+        """Place in ``positions`` of the training's image ``number``."""
+        epoch, place = divmod(number, len(self))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, numpy_generator(self.seed, "order", epoch).permutation(len(self))
+        return int(self._order[place])
+
+    def __getitem__(self, number: int) -> tuple[dict[str, np.ndarray], list[str]] | InputError:
+        try:
+            return self.load(number)
+        except InputError as error:
+            return error
+
+    def load(self, number: int) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Canvas, candidates and the messages of unreadable images that were passed over.
+
+        Raises:
+            InputError: the regions were made for images of another size, or no image can be read.
+        """
+        bad: list[str] = []
+        for attempt in range(min(len(self), 100)):
+            place = self.place(number + attempt)
+            path = self.images.paths[self.positions[place]]
+            try:
+                canvas, size = read_canvas(path, self.config.size, self.config.channels)
+            except InputError as error:
+                bad.append(str(error))
+                continue
+            return self._item(number, place, canvas, size), bad
+        raise InputError("100 images in a row cannot be read: " + bad[0], remedy="check the disk and the data folder.")
+
+    def _item(self, number: int, place: int, canvas: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
+        config, row = self.config, self.rows[place]
+        known = tuple(int(side) for side in self.regions.sizes[row])
+        path = self.images.paths[self.positions[place]]
+        if known != tuple(size):
+            problem = f"is {size[1]}×{size[0]} px, but its regions were made at {known[1]}×{known[0]}"
+            raise InputError(problem, path=path, remedy="compute the regions anew.")
+        count = len(self.regions.boxes[row])
+        chosen = numpy_generator(self.seed, "candidates", number).permutation(count)[: config.max_candidates]
+        scale = np.array([config.size / size[1], config.size / size[0]] * 2, dtype=np.float32)
+        boxes = np.zeros((config.max_candidates, 4), dtype=np.float32)
+        boxes[: len(chosen)] = self.regions.boxes[row][chosen] * scale
+        item = {
+            "canvas": canvas,
+            "image_size": np.array(size, dtype=np.float32),
+            "boxes": boxes,
+            "valid": np.arange(config.max_candidates) < len(chosen),
+            "index": np.array(self.positions[place], dtype=np.int64),
+        }
+        if config.labels:
+            item["labels"] = self._labels(row, chosen)
+        return item
+
+    def _labels(self, row: int, chosen: np.ndarray) -> np.ndarray:
+        png = self.regions.label_maps[row]
+        assert png is not None  # checked when the data set was made
+        picture = Image.open(io.BytesIO(png)).resize((self.config.size, self.config.size), Image.Resampling.NEAREST)
+        renumber = np.zeros(256, dtype=np.uint8)
+        renumber[chosen + 1] = np.arange(1, len(chosen) + 1)
+        return renumber[np.asarray(picture)]
+
+
+class StepSampler:
+    """The image numbers of this process's batches, from a step on: part a of step s of rank r holds the numbers
+    ``s·batch + (r·accumulate + a)·b … + b``."""
+
+    def __init__(self, start: int, steps: int, batch_size: int, accumulate: int, rank: int, world: int) -> None:
+        self.start, self.steps, self.batch_size, self.accumulate, self.rank = start, steps, batch_size, accumulate, rank
+        self.part = batch_size // (accumulate * world)
+
+    def __len__(self) -> int:
+        return (self.steps - self.start) * self.accumulate
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.steps):
+            for part in range(self.accumulate):
+                first = step * self.batch_size + (self.rank * self.accumulate + part) * self.part
+                yield list(range(first, first + self.part))
+
+
+def collate(found: list[tuple[dict[str, np.ndarray], list[str]] | InputError]) -> Loaded:
+    """Stack items into a canvas batch; the canvas becomes channels first. The first error among them wins."""
+    items = [item for item in found if not isinstance(item, InputError)]
+    if len(items) < len(found):
+        return next(item for item in found if isinstance(item, InputError))
+
+    def stack(key: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([item[key] for item, _ in items]))
+
+    batch = CanvasBatch(
+        canvas=stack("canvas").permute(0, 3, 1, 2),
+        image_size=stack("image_size"),
+        boxes=stack("boxes"),
+        valid=stack("valid"),
+        labels=stack("labels") if "labels" in items[0][0] else None,
+        index=stack("index"),
+    )
+    return LoadedBatch(batch, tuple(message for _, bad in items for message in bad))
+
+
+def make_loader(dataset: CanvasDataset, sampler: StepSampler, workers: int, pin_memory: bool = False) -> DataLoader:
+    """Batches in the sampler's order, whatever the number of workers."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,  # type: ignore[arg-type]  # anything that iterates over lists of numbers will do
+        collate_fn=collate,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+
+
+def _ignore_signals(_: int) -> None:
+    """A signal to the process group must not end the loaders: the training process decides when to stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,143 @@
+"""``d3ssl pretrain``: from a folder of images to ``backbone.safetensors``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import timm
+import torch
+import torch.distributed as dist
+import torchvision
+import yaml
+from torch import nn
+
+import d3ssl
+from d3ssl.console import say
+from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.distributed import barrier, gather_rows, rank, world_size
+from d3ssl.errors import InputError
+from d3ssl.files import digest, make_folder, write_text
+from d3ssl.models.artifact import save_backbone
+from d3ssl.models.backbone import check_size, create_backbone
+from d3ssl.regions.compute import compute_regions
+from d3ssl.regions.table import RegionTable, check_regions, read_regions
+from d3ssl.train import checkpoint
+from d3ssl.train.config import RunConfig, as_dict, check, num_steps
+from d3ssl.train.loader import CanvasDataset
+from d3ssl.train.loop import Trainer, describe
+from d3ssl.train.optimizer import make_optimizer
+from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
+from d3ssl.train.schedule import num_warmup_steps
+
+
+def pretrain(config: RunConfig, resume: bool = False) -> Path:
+    """Train and write ``RUN/backbone.safetensors`` with ``RUN/manifest.json``.
+
+    Args:
+        config: the whole configuration; it is saved as RUN/config.yaml.
+        resume: continue from RUN/checkpoint.pt; with none there (stopped before the first save), start.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        D3sslError: anything the user can put right, before the training where possible.
+        SystemExit: with 128 + the signal's number when stopped by SIGTERM or SIGINT, after a checkpoint was saved.
+    """
+    check(config, torchrun_rank()[1])
+    device = choose_device(config.runtime.device)
+    run = Path(config.out)
+    images = open_images(config.data)
+    _try_parts(config, len(images))
+    _claim(run, resume)
+    regions = _regions(config, images, run)
+    with StopSignal() as stop, process_group(device):
+        dataset = CanvasDataset(images, regions, config.canvas, config.train.seed)
+        data_digest = digest(images.digest(), str(regions.metadata.get("digest", "")))
+        _check_same(data_digest)
+        trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device)
+        if resume and (run / checkpoint.NAME).exists():
+            trainer.restore(checkpoint.load(run, config, data_digest))
+        if rank() == 0:
+            write_text(run / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
+            describe(config, trainer)
+        finished = trainer.run(run, stop, data_digest)
+        if finished and rank() == 0:
+            _write_backbone(run, config, trainer, data_digest)
+        barrier()
+    if not finished:
+        say(f"stopped at step {trainer.step} of {trainer.steps}; continue with --resume")
+        sys.exit(128 + (stop.received or 15))
+    return run
+
+
+def _claim(run: Path, resume: bool) -> None:
+    """Refuse to write into a folder which holds another run."""
+    if resume and not run.is_dir():
+        raise InputError("there is no run to resume", path=run, remedy="check --out, or leave out --resume.")
+    if (
+        not resume
+        and torchrun_rank()[0] == 0
+        and any((run / name).exists() for name in ("config.yaml", checkpoint.NAME))
+    ):
+        raise InputError("holds a run already", path=run, remedy="continue it with --resume, or choose another --out.")
+    make_folder(run)
+    if torchrun_rank()[0] == 0:
+        for torn in run.glob(f".{checkpoint.NAME}.*.tmp"):  # of a process killed while it saved
+            torn.unlink(missing_ok=True)
+
+
+def _try_parts(config: RunConfig, num_images: int) -> None:
+    """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
+    backbone = create_backbone(config.model.backbone, in_channels=config.canvas.channels)
+    backbone.require("map" if config.model.region_path == "fpn" else config.model.region_path)
+    for side in (config.views.size, config.views.small_size):
+        check_size(backbone, (side, side))
+    make_optimizer(nn.Linear(1, 1), config.optimizer, config.train.batch_size)
+    num_warmup_steps(num_steps(config.train, num_images), config.schedule)
+
+
+def _check_same(data_digest: str) -> None:
+    """All processes read the same images and regions, or all of them stop."""
+    seen = gather_rows(torch.tensor([int(data_digest[:12], 16)]).to(_collective_device()))
+    if (seen != seen[0]).any():
+        remedy = "give all machines the same data and the same --regions file, on a shared disk or copied."
+        raise InputError("the processes read different images or regions", remedy=remedy)
+
+
+def _collective_device() -> str:
+    return "cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu"
+
+
+def _regions(config: RunConfig, images: ImageSet, run: Path) -> RegionTable:
+    """The given regions file, or RUN/regions.parquet, computed by the first process while the others wait for it."""
+    path = Path(config.regions) if config.regions is not None else run / "regions.parquet"
+    if config.regions is None and torchrun_rank()[0] == 0:
+        compute_regions(images, config.proposals, path)
+    while config.regions is None and not path.exists():  # torchrun ends this process if the first one fails
+        time.sleep(0.5)
+    table = read_regions(path)
+    check_regions(table, images)
+    return table
+
+
+def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest: str) -> None:
+    network = trainer.method.student if config.train.export == "student" else trainer.method.teacher
+    manifest = {
+        "input_size": config.views.size,
+        "steps": trainer.step,
+        "images": len(trainer.dataset),
+        "processes": world_size(),
+        "config_digest": digest(yaml.safe_dump(as_dict(config))),
+        "data_digest": data_digest,
+        "versions": {
+            "d3ssl": d3ssl.__version__,
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "timm": timm.__version__,
+        },
+    }
+    save_backbone(run, network.backbone, manifest)  # type: ignore[arg-type]
+    say(f"backbone: {run / 'backbone.safetensors'}")

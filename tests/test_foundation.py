@@ -1,0 +1,340 @@
+"""The foundation: files that are whole or absent, seeds, collectives of one process, contracts, errors, progress."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from safetensors import SafetensorError
+
+from d3ssl import console
+from d3ssl.contracts import CanvasBatch, RowInfo, View, ViewSet, map_tensors, to_device
+from d3ssl.distributed import all_reduce_sum, barrier, gather_rows, is_active, rank, world_size
+from d3ssl.errors import CheckpointError, D3sslError, InputError, nearest
+from d3ssl.files import digest, read_json, write_atomically, write_json, write_text
+from d3ssl.seeds import derive_seed, numpy_generator, torch_generator
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_written_with_its_folder_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/a.txt"
+    with write_atomically(path) as temporary:
+        assert temporary.parent == path.parent
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    write_text(path, "zwei: ä")
+    assert path.read_text(encoding="utf-8") == "zwei: ä"
+    assert os.listdir(path.parent) == ["a.txt"]
+
+
+def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with write_atomically(path) as temporary:
+            temporary.write_text("half of the new")
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    code = (
+        "import os, signal, sys\n"
+        "from d3ssl.files import write_atomically\n"
+        "with write_atomically(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half of the new')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_a_clear_error_and_leaves_the_old_file(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def full(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(D3sslError, match=r"a\.txt: the disk is full\n.*free some space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_saved(tmp_path: Path) -> None:
+    """torch.save speaks of a RuntimeError then, with the cause behind it."""
+
+    class Full(io.RawIOBase):
+        written = 0
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data) -> int:  # type: ignore[no-untyped-def]
+            self.written += len(data)
+            if self.written > 20_000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return len(data)
+
+    path = tmp_path / "checkpoint.pt"
+    path.write_text("old")
+
+    def save() -> None:
+        with write_atomically(path) as temporary:
+            temporary.touch()
+            torch.save({"w": torch.zeros(20_000)}, Full())  # type: ignore[arg-type]
+
+    with pytest.raises(D3sslError, match="the disk is full"):
+        save()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["checkpoint.pt"]
+
+
+def test_a_disk_that_fills_while_weights_are_written(tmp_path: Path) -> None:
+    """safetensors has the code in its text only; other errors of its own pass."""
+    for code in (errno.ENOSPC, errno.EDQUOT):
+        message = f"Error while serializing: I/O error: {os.strerror(code)} (os error {code})"
+        with pytest.raises(D3sslError, match="the disk is full"), write_atomically(tmp_path / "a.safetensors"):
+            raise SafetensorError(message)
+    with pytest.raises(SafetensorError, match="invalid"), write_atomically(tmp_path / "a.safetensors"):
+        raise SafetensorError("invalid header")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    def write() -> None:
+        with write_atomically(tmp_path / "a.txt") as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("new")
+
+    with pytest.raises(D3sslError, match="the disk is full"):
+        write()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_in_the_way_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file/a.txt", tmp_path / "file/deeper/a.txt", tmp_path / "folder"):
+        with pytest.raises(D3sslError, match=r"cannot be written .*\n.*choose another"):
+            write_text(path, "new")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_json(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    value = {"loss": [1.5, 2], "name": "ä", "none": None}
+    write_json(path, value)
+    assert read_json(path) == value
+    assert path.read_text().endswith("}\n")
+    with pytest.raises(ValueError):
+        write_json(path, float("nan"))
+    assert read_json(path) == value
+    with pytest.raises(InputError, match=r"none\.json: no such file"):
+        read_json(tmp_path / "none.json")
+    for content in (b'{"a": ', b"\xff\xfe\x00"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.json: is not valid JSON"):
+            read_json(path)
+
+
+def test_digest_is_the_same_everywhere_and_sees_boundaries() -> None:
+    assert digest("a", b"bc") == "9a8acca1b6c6c0be"
+    assert digest("ä") == digest("ä".encode())
+    assert len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", ""), digest()}) == 5
+
+
+# --- seeds ---------------------------------------------------------------------------------------------------------
+
+
+def test_seeds_are_the_same_everywhere() -> None:
+    assert derive_seed(0, "views", 3) == 3226641246303733670
+    assert derive_seed(0, "views", 3) != derive_seed(0, "views", 4)
+    assert derive_seed(1, "2") != derive_seed("1", 2) != derive_seed(12)
+    assert torch.equal(torch.rand(3, generator=torch_generator(1)), torch.rand(3, generator=torch_generator(1)))
+    assert numpy_generator(1).integers(10**9) == numpy_generator(1).integers(10**9)
+    assert numpy_generator(1).integers(10**9) != numpy_generator(2).integers(10**9)
+
+
+@given(st.lists(st.integers() | st.text(), max_size=4), st.lists(st.integers() | st.text(), max_size=4))
+def test_seeds_fit_63_bits_and_differ_with_their_parts(first: list[int | str], second: list[int | str]) -> None:
+    assert 0 <= derive_seed(*first) < 2**63
+    if "\x1f" not in "".join(map(str, first + second)):
+        assert (derive_seed(*first) == derive_seed(*second)) == (first == second)
+
+
+# --- one process ---------------------------------------------------------------------------------------------------
+
+
+def test_collectives_of_one_process_change_nothing() -> None:
+    assert not is_active()
+    assert (rank(), world_size()) == (0, 1)
+    barrier()
+    rows = torch.randn(5, 3, requires_grad=True)
+    gathered = gather_rows(rows)
+    assert torch.equal(gathered, rows)
+    assert not gathered.requires_grad
+    summed = all_reduce_sum(rows)
+    assert torch.equal(summed, rows)
+    assert not summed.requires_grad
+    summed += 1  # a copy, not the input
+    assert not torch.equal(summed, rows)
+
+
+# --- contracts -----------------------------------------------------------------------------------------------------
+
+
+def make_canvas_batch(labels: bool) -> CanvasBatch:
+    return CanvasBatch(
+        canvas=torch.zeros(2, 3, 8, 8, dtype=torch.uint8),
+        image_size=torch.ones(2, 2),
+        boxes=torch.ones(2, 4, 4),
+        valid=torch.ones(2, 4, dtype=torch.bool),
+        labels=torch.ones(2, 8, 8, dtype=torch.uint8) if labels else None,
+        index=torch.arange(2),
+    )
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_map_tensors_reaches_every_tensor_and_leaves_the_rest(labels: bool) -> None:
+    batch = make_canvas_batch(labels)
+    seen: list[torch.Tensor] = []
+
+    def flip(tensor: torch.Tensor) -> torch.Tensor:
+        seen.append(tensor)
+        return tensor.flip(0)
+
+    mapped = map_tensors(batch, flip)
+    assert len(seen) == (6 if labels else 5)
+    assert mapped.index.tolist() == [1, 0]
+    assert batch.index.tolist() == [0, 1]
+    assert (mapped.labels is None) == (not labels)
+    assert map_tensors("text", flip) == "text"
+    assert map_tensors(None, flip) is None
+
+
+def test_map_tensors_goes_into_nested_contracts() -> None:
+    def view(value: float) -> View:
+        return View(images=torch.full((2, 3, 4, 4), value), boxes=torch.ones(2, 4, 4), matrix=torch.ones(2, 3, 3))
+
+    fields = {name: view(float(number)) for number, name in enumerate(VIEW_NAMES)}
+    rest = {"valid": torch.ones(2, 4, dtype=torch.bool), "canvas_boxes": torch.ones(2, 4, 4), "index": torch.arange(2)}
+    views = ViewSet(**fields, **rest)  # type: ignore[arg-type]
+    doubled = map_tensors(views, lambda tensor: tensor * 2 if tensor.is_floating_point() else tensor)
+    for number, name in enumerate(VIEW_NAMES):
+        assert torch.equal(getattr(doubled, name).images, torch.full((2, 3, 4, 4), 2.0 * number))
+        assert getattr(doubled, name).keep is None
+    moved = to_device(RowInfo(image=torch.arange(3), boxes=torch.ones(3, 4)), "cpu")
+    assert moved.image.tolist() == [0, 1, 2]
+
+
+VIEW_NAMES = [name for name, kind in ViewSet.__annotations__.items() if str(kind).startswith("View")]
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def test_errors_say_where_what_and_what_to_do() -> None:
+    error = InputError("is empty", path="a/b.json", remedy="fill it.")
+    assert str(error) == "a/b.json: is empty\n  What to do: fill it."
+    assert isinstance(error, D3sslError)
+    assert isinstance(CheckpointError("x"), D3sslError)
+    assert str(D3sslError("is empty")) == "is empty"
+
+
+def test_nearest_names_the_closest_and_lists_the_known() -> None:
+    assert nearest("resnet5O", ["vit", "resnet50"]) == "did you mean 'resnet50'? Known: resnet50, vit."
+    assert nearest("qqq", ["vit", "resnet50"]) == "Known: resnet50, vit."
+    assert nearest("x", [f"name{number:02d}" for number in range(40)]).endswith("name29, ….")
+
+
+# --- console -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=stream, width=200, highlight=False))
+    return stream
+
+
+def test_progress_outside_a_terminal_prints_a_line_now_and_then(
+    output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.progress("making", total=10) as bar:
+        for step in range(10):
+            now += 4.0
+            bar.advance(note=f"loss {step}")
+    lines = output.getvalue().splitlines()
+    # Every 15 s or more: at 16 s and at 32 s; then the end.
+    assert lines == [
+        "making: 4/10, 0:24 left  loss 3",
+        "making: 8/10, 0:08 left  loss 7",
+        "making: 10/10 in 0:40  loss 9",
+    ]
+
+
+def test_resumed_progress_does_not_count_earlier_work_into_the_rate(
+    output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.progress("making", total=5000, start=1000) as bar:
+        now += 20.0
+        bar.advance(10)
+    assert output.getvalue().splitlines()[0].startswith("making: 1010/5000, 2:13:00 left")
+
+
+def test_progress_in_a_terminal_shows_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=stream, width=120, force_terminal=True))
+    with console.progress("making", total=2) as bar:
+        bar.advance()
+        bar.advance(note="done")
+    assert "making" in stream.getvalue()
+    assert "2/2" in stream.getvalue()
+
+
+def test_messages_are_printed_as_they_are(output: io.StringIO) -> None:
+    console.say("a [bold] path /x[1].png")
+    console.warn("something [odd]", "do this.")
+    assert output.getvalue().splitlines() == [
+        "a [bold] path /x[1].png",
+        "warning: something [odd]",
+        "  What to do: do this.",
+    ]
+
+
+def test_tables_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_table("Results", ("", "host", "both"), [("o_knn", "0.1", "0.2")])
+    shown = capsys.readouterr()
+    assert "o_knn" in shown.out
+    assert "Results" in shown.out
+    assert shown.err == ""

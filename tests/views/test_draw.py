@@ -1,0 +1,90 @@
+"""The picture of a view set shows the pixels and boxes that are trained on."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from d3ssl.contracts import CanvasBatch, View, ViewSet
+from d3ssl.errors import InputError
+from d3ssl.views.draw import draw_view_set, slot_colour
+
+GAP = 12
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+INSIDE = (0.25, 0.5, 0.75)
+
+
+def example(channels: int = 3, third: bool = False) -> tuple[CanvasBatch, ViewSet]:
+    """A canvas 64 px with two candidates of a 100×200 px image; views of one colour with slot 0 valid, slot 1 not."""
+    boxes = torch.tensor([[[8.0, 16.0, 32.0, 48.0], [40.0, 8.0, 60.0, 60.0], [0.0, 0.0, 0.0, 0.0]]]).repeat(2, 1, 1)
+    batch = CanvasBatch(
+        canvas=torch.full((2, channels, 64, 64), 10, dtype=torch.uint8),
+        image_size=torch.tensor([[100.0, 200.0]]).repeat(2, 1),
+        boxes=boxes,
+        valid=torch.tensor([[True, True, False]]).repeat(2, 1),
+        labels=None,
+        index=torch.tensor([5, 6]),
+    )
+
+    def view(side: int) -> View:
+        colour = (torch.tensor(INSIDE) - torch.tensor(MEAN)) / torch.tensor(STD)
+        images = colour[:channels, None, None].expand(2, channels, side, side).clone()
+        slots = torch.tensor([[[0.25, 0.25, 0.5, 0.75], [0.5, 0.0, 1.0, 1.0]]]).repeat(2, 1, 1) * side
+        return View(images=images, boxes=slots, matrix=torch.eye(3).repeat(2, 1, 1))
+
+    cut = dataclasses.replace(view(56), keep=torch.arange(56 * 56).view(1, 1, 56, 56).repeat(2, 1, 1, 1) % 4 > 0)
+    views = ViewSet(
+        teacher_x1=view(112),
+        teacher_x2=view(112),
+        student_x1=view(112),
+        student_x2_small=cut,
+        student_x3=view(112) if third else None,
+        valid=torch.tensor([[True, False], [True, True]]),
+        canvas_boxes=boxes[:, :2],
+        index=batch.index,
+    )
+    return batch, views
+
+
+def test_boxes_and_pixels_are_where_they_should_be():
+    batch, views = example()
+    picture = np.asarray(draw_view_set(batch, views, MEAN, STD, image=0, panel=112))
+    canvas = picture[GAP : GAP + 112, GAP : GAP + 224]  # the image's true aspect: twice as wide as high
+    # candidate 0 is chosen (slot 0): canvas px × (224/64, 112/64), upper left corner of its outline
+    assert tuple(canvas[28, 28]) == slot_colour(0)
+    assert tuple(canvas[83, 111]) == slot_colour(0)  # its last pixel
+    assert tuple(canvas[84, 112]) == (10, 10, 10)
+    assert tuple(canvas[14, 140]) == (200, 200, 200)  # candidate 1 is not
+    first = picture[GAP : GAP + 112, 2 * GAP + 224 : 2 * GAP + 224 + 112]
+    assert tuple(first[28, 28]) == slot_colour(0)
+    assert tuple(first[40, 40]) == tuple(round(255 * value) for value in INSIDE)
+    assert not (first == slot_colour(1)).all(-1).any()  # slot 1 is not valid
+
+
+def test_valid_slots_have_their_own_colours_and_small_views_are_magnified():
+    batch, views = example()
+    picture = np.asarray(draw_view_set(batch, views, MEAN, STD, image=1, panel=112))
+    left = GAP + 224 + 3 * (GAP + 112) + GAP
+    small = picture[GAP : GAP + 112, left : left + 112]
+    assert tuple(small[28, 28]) == slot_colour(0)
+    assert tuple(small[0, 56]) == slot_colour(1)
+    assert tuple(small[111, 111]) == slot_colour(1)
+
+
+def test_third_view_makes_the_picture_wider():
+    narrow, wide = (draw_view_set(*example(third=third), MEAN, STD, image=0, panel=112) for third in (False, True))
+    assert wide.width == narrow.width + 112 + GAP
+    assert wide.height == narrow.height
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_other_numbers_of_channels(channels):
+    picture = draw_view_set(*example(channels), MEAN[:channels], STD[:channels], image=0, panel=112)
+    first = np.asarray(picture)[GAP : GAP + 112, 2 * GAP + 224 : 2 * GAP + 224 + 112]
+    assert tuple(first[40, 40]) == (round(255 * INSIDE[0]),) * 3
+
+
+def test_no_such_image():
+    with pytest.raises(InputError, match="no image 2"):
+        draw_view_set(*example(), MEAN, STD, image=2)
