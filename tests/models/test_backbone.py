@@ -1,6 +1,8 @@
 """Maps and regions of many timm networks against the networks' own forward passes."""
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -140,6 +142,28 @@ def test_pool_without_any_box_keeps_the_way_of_the_gradient(name: str) -> None:
     rows.sum().backward()
     without = [key for key, parameter in backbone.net.named_parameters() if parameter.grad is None]
     assert without == backbone.unused_parameters
+
+
+def test_a_strided_pointwise_stem_trains() -> None:
+    """In a process of its own: where oneDNN writes beyond its memory, the process dies or loses its heap."""
+    code = (
+        "import timm, torch\n"
+        "from d3ssl.models import create_backbone\n"
+        "plain = timm.create_model('repvgg_a0', num_classes=0).double().eval()\n"
+        "backbone = create_backbone('repvgg_a0').eval()\n"
+        "backbone.net.load_state_dict(plain.state_dict())\n"
+        "images = torch.randn(2, 3, 64, 64)\n"
+        "last = backbone.maps(images)[-1]\n"
+        "last.sum().backward()\n"
+        "wanted = plain.forward_features(images.double())\n"
+        "wanted.sum().backward()\n"
+        "torch.testing.assert_close(last, wanted.float(), atol=1e-4, rtol=1e-4)\n"
+        "name = 'stem.conv_1x1.conv.weight'\n"
+        "mine, theirs = (net.get_parameter(name).grad for net in (backbone.net, plain))\n"
+        "torch.testing.assert_close(mine, theirs.float(), atol=1e-2, rtol=1e-3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_modes_of_batch_norm() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import timm
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
 
     def __init__(self, net: nn.Module, timm_name: str, in_channels: int = 3) -> None:
         super().__init__()
+        _make_safe(net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.timm_name, self.in_channels = timm_name, in_channels
         self.layout = find_layout(net, timm_name, in_channels)
@@ -251,6 +253,24 @@ def _create_net(name: str, in_channels: int, pretrained: bool) -> nn.Module:
             remedy = f"check the network connection, or load a local file with timm:{name}:FILE."
             raise InputError(f"timm's weights for '{name}' cannot be had ({error})", remedy=remedy) from error
     raise AssertionError("unreachable: the last options are none")
+
+
+class _StridedPointwise(nn.Conv2d):
+    """A 1×1 convolution with a stride, computed as a plain one on the pixels that the stride meets: the same values."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        rows, columns = self.stride
+        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
+
+
+def _make_safe(net: nn.Module) -> None:
+    """Work around oneDNN 3.12 (torch 2.14): on CPUs with AVX2 and without AVX-512, the weight gradient of a strided
+    1×1 convolution of 3 or 4 channels in channels_last writes beyond its memory (RepVGG's first layer). Names in the
+    state dict stay as they are."""
+    for module in net.modules():
+        strided = type(module) is nn.Conv2d and module.kernel_size == (1, 1) and max(module.stride) > 1
+        if strided and module.in_channels < 8 and module.groups == 1 and module.padding == (0, 0):
+            module.__class__ = _StridedPointwise
 
 
 def _per_channel(values: Any, in_channels: int) -> tuple[float, ...]:
