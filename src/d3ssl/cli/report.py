@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib import pyplot as plt
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
-from d3ssl.files import write_text
+from d3ssl import page
+from d3ssl.page import COLOURS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +52,6 @@ MEASURES = (
             "the same when only the place of the object changes"),
 )  # fmt: skip
 
-COLOURS = ("#8a8f98", "#d9822b", "#2b6cb0", "#2f855a", "#805ad5")
-
 
 def write_report(path: Path, rows: Sequence[Row], pictures: Sequence[tuple[str, Path]], facts: dict[str, str]) -> None:
     """Write a self-contained ``report.html``.
@@ -71,33 +62,25 @@ def write_report(path: Path, rows: Sequence[Row], pictures: Sequence[tuple[str, 
         pictures: (caption, PNG file) of views and probes.
         facts: what was run, how long it took, versions: shown as a table at the end.
     """
-    style = (resources.files("d3ssl") / "cli" / "report.css").read_text(encoding="utf-8")
-    parts = [
-        "<h1>d3ssl quickstart</h1>",
-        f"<section class=verdict>{''.join(f'<p>{html.escape(line)}</p>' for line in verdict(rows))}</section>",
-        "<h2>The measurements</h2>",
-        _table(rows),
-        _figure(_bars(rows), "Bars: the figures of the table; whiskers: 95 % intervals."),
-        "<h2>What they mean</h2>",
-        "<dl>" + "".join(f"<dt>{m.title}</dt><dd>{html.escape(m.meaning)}</dd>" for m in MEASURES) + "</dl>",
-        "<h2>The training</h2>",
-        _figure(
-            _curves(rows),
-            "Loss (not comparable between methods: D3SSL solves a harder task); spread of the embeddings, "
-            "1 when they fill their space and 0 when they collapse; effective rank; images a second.",
-        ),
-        "<h2>What was trained on, and what was measured on</h2>",
-        *(_figure(picture.read_bytes(), caption) for caption, picture in pictures),
-        "<h2>How it was run</h2>",
-        "<table class=facts>" + "".join(_fact(name, value) for name, value in facts.items()) + "</table>",
-    ]
-    body = "\n".join(parts)
-    write_text(
-        path,
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>d3ssl quickstart</title><style>{style}</style></head>\n<body><main>\n{body}\n</main></body></html>\n",
+    curves = (
+        "Loss (not comparable between methods: D3SSL solves a harder task); spread of the embeddings, "
+        "1 when they fill their space and 0 when they collapse; effective rank; images a second."
     )
+    parts = [
+        page.verdict(verdict(rows)),
+        page.heading("The measurements"),
+        _table(rows),
+        page.figure(_bars(rows), "Bars: the figures of the table; whiskers: 95 % intervals."),
+        page.heading("What they mean"),
+        page.definitions((m.title, m.meaning) for m in MEASURES),
+        page.heading("The training"),
+        page.figure(_curves(rows), curves),
+        page.heading("What was trained on, and what was measured on"),
+        *(page.figure(picture.read_bytes(), caption) for caption, picture in pictures),
+        page.heading("How it was run"),
+        page.facts(facts),
+    ]
+    page.write_page(path, "d3ssl quickstart", parts)
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
@@ -148,23 +131,18 @@ def cell(row: Row, measure: Measure) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    head = "".join(f"<th>{html.escape(row.name)}</th>" for row in rows)
-    lines = []
-    for measure in MEASURES:
+    lines, best = [], []
+    for number, measure in enumerate(MEASURES):
         values = [row.metrics.get(measure.key) for row in rows]
         known = [v for v in values if v is not None]
-        best = (max if measure.higher_is_better else min)(known) if known else None
-        cells = "".join(
-            f"<td{' class=best' if value is not None and value == best else ''}>{cell(row, measure)}</td>"
-            for row, value in zip(rows, values, strict=True)
-        )
+        winner = (max if measure.higher_is_better else min)(known) if known else None
+        best += [(number, column) for column, v in enumerate(values, start=1) if v is not None and v == winner]
         arrow = "higher is better" if measure.higher_is_better else "lower is better"
         unit = ", %" if measure.percent else ""
-        lines.append(f"<tr><th>{measure.title}{unit}<small>{arrow}</small></th>{cells}</tr>")
-    timed = "".join(f"<td>{'–' if r.seconds is None else f'{r.seconds:.0f}'}</td>" for r in rows)
-    lines.append(f"<tr><th>training time, s</th>{timed}</tr>")
-    note = "<p class=note>value [95 % interval, bootstrap]; bold: best</p>"
-    return f"<div class=wide><table><tr><th></th>{head}</tr>{''.join(lines)}</table></div>{note}"
+        lines.append([f"{measure.title}{unit}\n{arrow}", *(cell(row, measure) for row in rows)])
+    lines.append(["training time, s", *("–" if r.seconds is None else f"{r.seconds:.0f}" for r in rows)])
+    note = "value [95 % interval, bootstrap]; bold: best"
+    return page.table(["", *(row.name for row in rows)], lines, best=best, note=note)
 
 
 def _bars(rows: Sequence[Row]) -> bytes:
@@ -183,7 +161,7 @@ def _bars(rows: Sequence[Row]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in panels[len(MEASURES) :]:
         axis.set_axis_off()
-    return _png(figure)
+    return page.plot_png(figure)
 
 
 def _curves(rows: Sequence[Row]) -> bytes:
@@ -203,21 +181,4 @@ def _curves(rows: Sequence[Row]) -> bytes:
         axis.spines[["top", "right"]].set_visible(False)
     axes[1].set_ylim(bottom=0)
     axes[0].legend(fontsize=8, frameon=False)
-    return _png(figure)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    plt.close(figure)
-    return buffer.getvalue()
-
-
-def _figure(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode()
-    text = html.escape(caption, quote=True)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
-
-
-def _fact(name: str, value: str) -> str:
-    return f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+    return page.plot_png(figure)
