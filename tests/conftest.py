@@ -8,6 +8,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("d3ssl", "beartype.beartype")
 
+import multiprocessing  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -15,3 +18,14 @@ import torch  # noqa: E402
 @pytest.fixture(autouse=True)
 def one_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left_over() -> Iterator[None]:
+    """A process that outlives its test would be waited for when the tests are done, for ever if it ignores signals."""
+    yield
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+        process.join()
+    assert not left

@@ -1,6 +1,7 @@
 """Canvas batches: boxes and label maps agree, visits differ, epochs are permutations, sizes are checked."""
 
 import io
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.regions.table import RegionTable
 from d3ssl.train.config import CanvasConfig
-from d3ssl.train.loader import CanvasDataset, LoadedBatch, StepSampler, collate, make_loader
+from d3ssl.train.loader import CanvasDataset, LoadedBatch, StepSampler, collate, loading
 
 BOXES = np.array([[0, 0, 20, 48], [20, 0, 64, 20], [20, 20, 64, 48]], dtype=np.float32)
 
@@ -68,10 +69,30 @@ def test_epochs_are_different_permutations(photos: Path) -> None:
 
 def test_batches_do_not_depend_on_the_workers(photos: Path) -> None:
     def indices(workers: int) -> list[list[int]]:
-        loader = make_loader(make_dataset(photos), StepSampler(1, 4, 4, 1, 0, 1), workers)
-        return [loaded.batch.index.tolist() for loaded in loader]
+        found = []
+        with loading(make_dataset(photos), StepSampler(1, 4, 4, 1, 0, 1), workers) as batches:
+            for loaded in batches:
+                assert isinstance(loaded, LoadedBatch)
+                found.append(loaded.batch.index.tolist())
+        return found
 
     assert indices(0) == indices(2)
+
+
+def test_loaders_end_with_the_block_even_if_an_error_keeps_their_iterator(photos: Path) -> None:
+    before = set(multiprocessing.active_children())
+    kept = []
+
+    def fail() -> None:
+        with loading(make_dataset(photos), StepSampler(0, 1000, 4, 1, 0, 1), 2) as batches:
+            kept.append(batches)
+            next(batches)
+            assert len(set(multiprocessing.active_children()) - before) == 2
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        fail()
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_regions_of_another_size_are_refused(photos: Path) -> None:

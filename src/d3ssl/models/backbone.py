@@ -268,8 +268,9 @@ def _make_safe(net: nn.Module) -> None:
     1×1 convolution of 3 or 4 channels in channels_last writes beyond its memory (RepVGG's first layer). Names in the
     state dict stay as they are."""
     for module in net.modules():
-        strided = type(module) is nn.Conv2d and module.kernel_size == (1, 1) and max(module.stride) > 1
-        if strided and module.in_channels < 8 and module.groups == 1 and module.padding == (0, 0):
+        if type(module) is not nn.Conv2d or module.in_channels >= 8 or module.groups > 1:
+            continue
+        if module.kernel_size == (1, 1) and max(module.stride) > 1 and module.padding == (0, 0):
             module.__class__ = _StridedPointwise
 
 

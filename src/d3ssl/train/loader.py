@@ -6,7 +6,9 @@ from __future__ import annotations
 import io
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -161,9 +163,16 @@ def collate(found: list[tuple[dict[str, np.ndarray], list[str]] | InputError]) -
     return LoadedBatch(batch, tuple(message for _, bad in items for message in bad))
 
 
-def make_loader(dataset: CanvasDataset, sampler: StepSampler, workers: int, pin_memory: bool = False) -> DataLoader:
-    """Batches in the sampler's order, whatever the number of workers."""
-    return DataLoader(
+@contextmanager
+def loading(
+    dataset: CanvasDataset, sampler: StepSampler, workers: int, pin_memory: bool = False
+) -> Iterator[Iterator[Loaded]]:
+    """Batches in the sampler's order, whatever the number of workers. The loader processes end with the block.
+
+    They ignore signals, so they would outlive an error whose traceback keeps the iterator alive, and the program would
+    wait for them when it ends, for ever.
+    """
+    loader = DataLoader(
         dataset,
         batch_sampler=sampler,  # type: ignore[arg-type]  # anything that iterates over lists of numbers will do
         collate_fn=collate,
@@ -172,6 +181,20 @@ def make_loader(dataset: CanvasDataset, sampler: StepSampler, workers: int, pin_
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if workers:
+            _end(batches)
+
+
+def _end(batches: Any) -> None:
+    """Let the loader processes end as PyTorch lets them when the iterator is deleted; end by force what then lives."""
+    batches._shutdown_workers()
+    for process in batches._workers:
+        process.kill()
+        process.join()
 
 
 def _ignore_signals(_: int) -> None:

@@ -25,7 +25,7 @@ from d3ssl.seeds import derive_seed, torch_generator
 from d3ssl.train import checkpoint
 from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
 from d3ssl.train.config import RunConfig, as_dict
-from d3ssl.train.loader import CanvasDataset, Loaded, StepSampler, make_loader
+from d3ssl.train.loader import CanvasDataset, Loaded, StepSampler, loading
 from d3ssl.train.log import RunLog
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal
@@ -150,12 +150,12 @@ class Trainer:
         """Train from ``self.step`` on. True when all steps are done, False when stopped by a signal (and saved)."""
         config, train = self.config, self.config.train
         sampler = StepSampler(self.step, self.steps, train.batch_size, train.accumulate, rank(), world_size())
-        batches = iter(make_loader(self.dataset, sampler, self._workers(), self.device.type == "cuda"))
+        source = loading(self.dataset, sampler, self._workers(), self.device.type == "cuda")
         watch = CollapseWatch()
         recorder = Recorder(run, self.step, config) if rank() == 0 else None
         bar = progress("training", self.steps, self.step) if rank() == 0 else contextlib.nullcontext()
         try:
-            with bar as ticker:
+            with source as batches, bar as ticker:
                 while self.step < self.steps:
                     result = self.train_step(batches)
                     if recorder is not None:
