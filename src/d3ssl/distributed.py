@@ -20,6 +20,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_active() else 1
 
 
+def collective_device() -> str:
+    """Where a tensor has to be for the collectives."""
+    return "cuda" if is_active() and dist.get_backend() == "nccl" else "cpu"
+
+
 def all_reduce_sum(value: Tensor) -> Tensor:
     """Sum over the processes, without gradient; the input is left unchanged."""
     value = value.detach().clone()
@@ -42,6 +47,15 @@ def gather_rows(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     gathered = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(gathered, padded)
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+def gather_texts(texts: list[str]) -> list[str]:
+    """Concatenate the lists of all processes in rank order."""
+    if not is_active():
+        return list(texts)
+    every: list[list[str]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(every, texts)
+    return [text for own in every for text in own]
 
 
 def barrier() -> None:

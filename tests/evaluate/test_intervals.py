@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from d3ssl.errors import InputError
-from d3ssl.evaluate.intervals import bootstrap_accuracy, interval
+from d3ssl.evaluate.intervals import bootstrap_accuracy, bootstrap_class_accuracy, class_accuracy, interval
 from d3ssl.seeds import numpy_generator
 
 
@@ -46,3 +46,22 @@ def test_determinism_and_bad_input() -> None:
     assert set(np.round(first, 6)) <= {0.5, round(2 / 3, 6), 1.0}
     with pytest.raises(InputError, match="no interval"):
         bootstrap_accuracy(correct, np.zeros(3, dtype=np.int64), 500, numpy_generator(1))
+
+
+def test_class_accuracy_and_its_draws_equal_a_naive_loop() -> None:
+    rng = numpy_generator("classes")
+    truth, image = rng.integers(0, 5, 60), rng.integers(0, 12, 60)
+    correct = (rng.random(60) < 0.6).astype(np.float64)
+
+    def naive(rows: np.ndarray) -> float:
+        return float(np.mean([correct[rows][truth[rows] == label].mean() for label in np.unique(truth[rows])]))
+
+    assert class_accuracy(correct, truth) == pytest.approx(naive(np.arange(60)))
+    pictures = np.unique(image)
+    times = numpy_generator("draw").multinomial(len(pictures), np.full(len(pictures), 1 / len(pictures)), size=20)
+    wanted = [
+        naive(np.concatenate([np.tile(np.flatnonzero(image == p), n) for p, n in zip(pictures, row, strict=True)]))
+        for row in times
+    ]
+    found = bootstrap_class_accuracy(correct, truth, image, 20, numpy_generator("draw"))
+    np.testing.assert_allclose(found, wanted)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects, extract_objects
+from d3ssl.evaluate.features import encode_masks
 from d3ssl.evaluate.splits import limit_objects, open_splits
 from d3ssl.models import Backbone, create_backbone
 
@@ -108,7 +112,8 @@ def test_the_same_again(root: Path) -> None:
     assert backbone.training == training
     torch.manual_seed(5)
     second = evaluate_objects(backbone, root, None, ObjectsConfig(size=32, batch_size=16, k=5, draws=200, workers=1))
-    del first["protocol"], second["protocol"]
+    for found in (first, second):  # the number of threads is written there
+        del found["protocol"], found["cells"]["test_resnet"][0]["protocol"]
     assert first == second
     images = open_images(root / "val")
     one = extract_objects(backbone, images, size=32, batch_size=64)
@@ -226,3 +231,104 @@ def test_scenes_and_a_timm_backbone_end_to_end(tmp_path: Path) -> None:
     found = evaluate_objects("timm:test_resnet", str(tmp_path / "scenes"), str(tmp_path / "out"), CONFIG)
     assert {"o_knn_low", "linear_high", "o_knn_shuffled", "context_gap_low", "chance"} <= found.keys()
     assert found["backbone"] == "timm:test_resnet" and (tmp_path / "out" / "metrics.json").is_file()
+
+
+def test_features_are_kept_until_weights_data_or_options_change(root: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(root, folder)
+    backbone = create_backbone("test_resnet", seed=0)
+
+    def kept() -> int:
+        return len(list(out.rglob("*.safetensors")))
+
+    def evaluate(**options: Any) -> dict[str, Any]:
+        return evaluate_objects(backbone, folder, out, replace(CONFIG, **options))
+
+    first = evaluate()
+    assert kept() == 3
+    assert evaluate(k=1)["cells"] != first["cells"] and kept() == 3
+    evaluate(regions="box", size=48)
+    assert kept() == 6
+    path = folder / "val" / "annotations.json"
+    path.write_text(path.read_text().replace('"category_id": 2', '"category_id": 3'))
+    evaluate()
+    assert kept() == 7
+    with torch.no_grad():
+        backbone.net.get_parameter("layer1.0.conv1.weight").add_(0.1)
+    evaluate()
+    assert kept() == 10
+    damaged = next(out.rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    evaluate(k=3)
+
+
+class Pixels(Backbone):
+    """A backbone whose only map is the image itself."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.in_channels, self.timm_name, self.input_size, self.channels = 3, "pixels", 32, [3]
+        self.mean, self.std, self.region_path, self.roi_size = (0.0,) * 3, (1.0,) * 3, "map", 1
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+
+def test_masks_are_pooled_by_the_share_of_every_cell(tmp_path: Path) -> None:
+    """A triangle in one colour on another: its mask gives its colour alone, its box would give both."""
+    write_set(tmp_path / "set", 20, 4, by_place=False)
+    path = tmp_path / "set" / "annotations.json"
+    document = json.loads(path.read_text())
+    for entry in document["annotations"]:
+        x, y, width, height = entry["bbox"]
+        entry["segmentation"] = [[x + 3, y + 3, x + width - 3, y + 3, x + 3, y + height - 3]]
+    path.write_text(json.dumps(document))
+    images = open_images(tmp_path / "set")
+    found = extract_objects(Pixels(), images, size=160, regions="mask")
+    assert torch.allclose(found.x * 255, torch.from_numpy(COLOURS).float()[found.y], atol=3)
+    assert images.annotations is not None
+    masks = images.annotations.masks(0)
+    canvas = np.random.default_rng(0).integers(0, 256, (1, 40, 80, 3), dtype=np.uint8)[:, :, :40]
+    rows = encode_masks(Pixels(), canvas, [masks[:, :, :40]])
+    naive = [canvas[0][mask[:, :40]].mean(axis=0) / 255 for mask in masks if mask[:, :40].any()]
+    assert torch.allclose(rows[0].double(), torch.from_numpy(naive[0]), atol=1e-5)
+
+
+def test_masks_are_asked_for_before_work(root: Path) -> None:
+    with pytest.raises(InputError, match="objects without masks"):
+        evaluate_objects(Reader("colour"), root, None, replace(CONFIG, regions="mask"))
+
+
+def test_few_shots_and_classes(root: Path) -> None:
+    seen = evaluate_objects(Reader("colour"), root, None, CONFIG)
+    blind = evaluate_objects(Reader("place"), root, None, CONFIG)
+    for shots in (1, 5, 10):
+        assert seen[f"few_shot_{shots}"] > 0.95 and seen[f"few_shot_{shots}_shuffled"] > 0.95
+        assert blind[f"few_shot_{shots}"] == pytest.approx(0.5, abs=0.15)
+        assert blind[f"few_shot_{shots}_low"] <= blind[f"few_shot_{shots}"] <= blind[f"few_shot_{shots}_high"]
+    assert seen["o_knn_per_class"] > 0.95
+
+
+def test_torchrun_reads_shares_and_finds_the_same(root: Path, tmp_path: Path) -> None:
+    context = torch.multiprocessing.get_context("spawn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [context.Process(target=_extract_in_process, args=(n, port, str(root), str(tmp_path))) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    alone = extract_objects(create_backbone("test_resnet", seed=0), open_images(root / "val"), size=32)
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert torch.allclose(found["x"], alone.x, atol=1e-5)
+        assert torch.equal(found["y"], alone.y) and torch.equal(found["image"], alone.image)
+
+
+def _extract_in_process(number: int, port: int, root: str, out: str) -> None:
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", world_size=2, rank=number)
+    found = extract_objects(create_backbone("test_resnet", seed=0), open_images(Path(root) / "val"), size=32, workers=1)
+    torch.save({"x": found.x, "y": found.y, "image": found.image}, Path(out) / f"{number}.pt")
+    torch.distributed.destroy_process_group()

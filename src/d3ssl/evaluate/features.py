@@ -9,15 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from d3ssl.console import Ticker, progress, warn
 from d3ssl.data.images import read_canvas
 from d3ssl.data.sources import ImageSet
+from d3ssl.distributed import collective_device, gather_rows, gather_texts, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.models import Backbone
 from d3ssl.views.photometric import normalise
@@ -77,6 +79,27 @@ def encode_regions(
     return backbone.pool(images, [torch.from_numpy(own).to(device) for own in boxes]).float().cpu()
 
 
+def encode_masks(
+    backbone: Backbone, canvases: UInt8[np.ndarray, "B S S C"], masks: Sequence[Bool[np.ndarray, "_ _ _"]]
+) -> Float32[Tensor, "N D"]:
+    """The mean of the last map over some masks of some images, image by image, on the CPU. Call it inside ``frozen``.
+
+    Args:
+        masks: for every image (K, H, W), of its original size; stretched with it, so that a cell of the map counts by
+            the share of it that the mask covers.
+    """
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    images = torch.from_numpy(canvases).to(device).permute(0, 3, 1, 2).float().div_(255)
+    maps = backbone.maps(normalise(images, backbone.mean, backbone.std))[-1].float()
+    rows = []
+    for own, found in zip(masks, maps, strict=True):
+        planes = torch.from_numpy(own).to(found)[:, None]
+        share = torch.nn.functional.interpolate(planes, found.shape[1:], mode="area")[:, 0]
+        share = share / share.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
+        rows.append(torch.einsum("khw,chw->kc", share, found))
+    return torch.cat(rows).cpu()
+
+
 def check_features(x: Float[Tensor, "N D"], of: str) -> None:
     """Make sure that features tell anything at all.
 
@@ -98,6 +121,7 @@ def extract_objects(
     images: ImageSet,
     *,
     size: int,
+    regions: Literal["box", "mask"] = "box",
     batch_size: int = 64,
     min_side: float = 0.0,
     device: str = "auto",
@@ -105,10 +129,14 @@ def extract_objects(
     max_bad_share: float = 0.01,
     label: str = "features",
 ) -> ObjectFeatures:
-    """Pool a feature from the box of every object (not of crowds), in the order of the images.
+    """Pool a feature from the box (or mask) of every object (not of crowds), in the order of the images.
+
+    With several processes each reads a share of the images, and all of them get all features.
 
     Args:
         size: every image is stretched to a square of this side, px, as in training.
+        regions: ``box``: as the backbone reads regions. ``mask``: the mean of the last map over the mask; a cell counts
+            by the share of it that the mask covers.
         min_side: objects whose shorter side is below this many px of the stretched image are passed over.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: threads that decode; 0: one a core.
@@ -125,23 +153,48 @@ def extract_objects(
     if not wanted:
         remedy = "annotate objects (not crowds), or lower --min_side."
         raise InputError("has no objects to evaluate", path=images.annotations.path, remedy=remedy)
+    mine = wanted[rank() :: world_size()]
     features: list[Tensor] = []
     read: list[tuple[int, np.ndarray]] = []
     skipped: list[str] = []
-    with frozen(backbone, pick_device(device)), progress(label, len(wanted)) as ticker:
-        items = _read_ahead(images, wanted, size, backbone.in_channels, workers, 2 * batch_size)
+    with frozen(backbone, pick_device(device)), progress(label, len(mine)) as ticker:
+        items = _read_ahead(images, mine, size, backbone.in_channels, workers, 2 * batch_size)
         for batch in _batches(items, batch_size, skipped, ticker):
-            features.append(encode_regions(backbone, np.stack([c for _, c, _, _ in batch]), [b for *_, b, _ in batch]))
+            canvases = np.stack([canvas for _, canvas, _, _ in batch])
+            if regions == "box":
+                features.append(encode_regions(backbone, canvases, [boxes for *_, boxes, _ in batch]))
+            else:
+                features.append(encode_masks(backbone, canvases, [_masks(images, n, rows) for n, *_, rows in batch]))
             read += [(index, rows) for index, _, _, rows in batch]
+    skipped = sorted(gather_texts(skipped))
     _check_skipped(images, skipped, len(wanted), max_bad_share)
     labels = [images.annotations.objects(index).labels[rows] for index, rows in read]
-    counts = [len(rows) for _, rows in read]
-    return ObjectFeatures(
-        x=torch.cat(features),
-        y=torch.from_numpy(np.concatenate(labels)),
-        image=torch.tensor([index for index, _ in read]).repeat_interleave(torch.tensor(counts)),
-        skipped=tuple(skipped),
-    )
+    of_image = [np.full(len(rows), index) for index, rows in read]
+    return _together(features, labels, of_image, tuple(skipped), backbone)
+
+
+def _together(
+    features: list[Tensor],
+    labels: list[np.ndarray],
+    of_image: list[np.ndarray],
+    skipped: tuple[str, ...],
+    backbone: Backbone,
+) -> ObjectFeatures:
+    """What all processes have read, in the order of the images."""
+    none = torch.zeros(0, dtype=torch.int64)
+    y = torch.from_numpy(np.concatenate(labels)) if labels else none
+    image = torch.from_numpy(np.concatenate(of_image)) if labels else none
+    x = torch.cat(features) if features else torch.zeros(0, backbone.num_features)
+    if world_size() > 1:
+        x, y, image = (gather_rows(part.to(collective_device())).cpu() for part in (x, y, image))
+        order = image.argsort(stable=True)
+        x, y, image = x[order], y[order], image[order]
+    return ObjectFeatures(x=x, y=y, image=image, skipped=skipped)
+
+
+def _masks(images: ImageSet, index: int, rows: np.ndarray) -> Bool[np.ndarray, "K H W"]:
+    assert images.annotations is not None
+    return images.annotations.masks(index)[rows]
 
 
 def _usable(images: ImageSet, size: int, min_side: float) -> list[tuple[int, np.ndarray]]:

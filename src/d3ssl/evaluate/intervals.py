@@ -9,7 +9,10 @@ from d3ssl.errors import InputError
 
 
 def bootstrap_accuracy(
-    correct: Bool[np.ndarray, "M"], image: Int64[np.ndarray, "M"], draws: int, generator: np.random.Generator
+    correct: Bool[np.ndarray, "M"] | Float64[np.ndarray, "M"],
+    image: Int64[np.ndarray, "M"],
+    draws: int,
+    generator: np.random.Generator,
 ) -> Float64[np.ndarray, "draws"]:
     """Accuracies over objects when the *images* are drawn anew with replacement (cluster bootstrap).
 
@@ -17,25 +20,53 @@ def bootstrap_accuracy(
     they are independent and make the interval too narrow.
 
     Args:
-        correct: whether each object is named rightly.
+        correct: whether each object is named rightly, or in which share of several draws.
         image: number of the image that the object is in.
 
     Raises:
         InputError: fewer than two images.
     """
+    times, member = _draw_images(image, draws, generator)
+    right = np.bincount(member, weights=correct, minlength=times.shape[1])
+    count = np.bincount(member, minlength=times.shape[1]).astype(np.float64)
+    return (times @ right) / (times @ count)
+
+
+def class_accuracy(correct: Float64[np.ndarray, "M"], truth: Int64[np.ndarray, "M"]) -> float:
+    """Accuracy in each class that occurs, averaged over the classes."""
+    _, label = np.unique(truth, return_inverse=True)
+    return float(np.mean(np.bincount(label, weights=correct) / np.bincount(label)))
+
+
+def bootstrap_class_accuracy(
+    correct: Float64[np.ndarray, "M"],
+    truth: Int64[np.ndarray, "M"],
+    image: Int64[np.ndarray, "M"],
+    draws: int,
+    generator: np.random.Generator,
+) -> Float64[np.ndarray, "draws"]:
+    """``class_accuracy`` when the images are drawn anew (see ``bootstrap_accuracy``); a draw averages over the classes
+    that are in it."""
+    times, member = _draw_images(image, draws, generator)
+    classes, label = np.unique(truth, return_inverse=True)
+    right = np.zeros((times.shape[1], len(classes)))
+    count = np.zeros_like(right)
+    np.add.at(right, (member, label), correct)
+    np.add.at(count, (member, label), 1.0)
+    right, count = times @ right, times @ count
+    return (right / count.clip(min=1)).sum(axis=1) / (count > 0).sum(axis=1)
+
+
+def _draw_images(
+    image: Int64[np.ndarray, "M"], draws: int, generator: np.random.Generator
+) -> tuple[Float64[np.ndarray, "draws pictures"], Int64[np.ndarray, "M"]]:
+    """How often each draw takes each image, and the number of every object's image among them."""
     pictures, member = np.unique(image, return_inverse=True)
     if len(pictures) < 2:
         problem = f"objects of {len(pictures)} image(s) give no interval"
         raise InputError(problem, remedy="evaluate on more images.")
-    right = np.bincount(member, weights=correct, minlength=len(pictures))
-    count = np.bincount(member, minlength=len(pictures)).astype(np.float64)
     share = np.full(len(pictures), 1 / len(pictures))
-    accuracies = np.empty(draws)
-    for start in range(0, draws, 256):  # chunks: draws × images may be large
-        part = slice(start, min(start + 256, draws))
-        times = generator.multinomial(len(pictures), share, size=part.stop - part.start).astype(np.float64)
-        accuracies[part] = (times @ right) / (times @ count)
-    return accuracies
+    return generator.multinomial(len(pictures), share, size=draws).astype(np.float64), member
 
 
 def interval(values: Float64[np.ndarray, "draws"], level: float = 0.95) -> tuple[float, float]:

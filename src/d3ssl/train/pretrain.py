@@ -8,7 +8,6 @@ from pathlib import Path
 
 import timm
 import torch
-import torch.distributed as dist
 import torchvision
 import yaml
 from torch import nn
@@ -16,7 +15,7 @@ from torch import nn
 import d3ssl
 from d3ssl.console import say
 from d3ssl.data.sources import ImageSet, open_images
-from d3ssl.distributed import barrier, gather_rows, rank, world_size
+from d3ssl.distributed import barrier, collective_device, gather_rows, rank, world_size
 from d3ssl.errors import InputError
 from d3ssl.files import digest, make_folder, write_text
 from d3ssl.models.artifact import save_backbone
@@ -101,14 +100,10 @@ def _try_parts(config: RunConfig, num_images: int) -> None:
 
 def _check_same(data_digest: str) -> None:
     """All processes read the same images and regions, or all of them stop."""
-    seen = gather_rows(torch.tensor([int(data_digest[:12], 16)]).to(_collective_device()))
+    seen = gather_rows(torch.tensor([int(data_digest[:12], 16)]).to(collective_device()))
     if (seen != seen[0]).any():
         remedy = "give all machines the same data and the same --regions file, on a shared disk or copied."
         raise InputError("the processes read different images or regions", remedy=remedy)
-
-
-def _collective_device() -> str:
-    return "cuda" if dist.is_initialized() and dist.get_backend() == "nccl" else "cpu"
 
 
 def _regions(config: RunConfig, images: ImageSet, run: Path) -> RegionTable:
