@@ -23,4 +23,10 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
     parser.add_class_arguments(RunConfig)
     options = parse(parser, argv)
-    pretrain(build(RunConfig, options), resume=options.resume)
+    config = build(RunConfig, options)
+    monitor = None
+    if config.runtime.diagnose_every is not None:
+        from d3ssl.diagnose.monitor import Monitor
+
+        monitor = Monitor(config.views.size, channels=config.canvas.channels)
+    pretrain(config, resume=options.resume, measure=monitor)

@@ -10,6 +10,8 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from d3ssl import page
+from d3ssl.evaluate.compare import Measure
+from d3ssl.evaluate.objects.measures import measures
 from d3ssl.page import COLOURS
 
 
@@ -26,31 +28,23 @@ class Row:
     """Wall time of the training."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """How a measurement is shown and explained."""
-
-    key: str
-    title: str
-    higher_is_better: bool
-    percent: bool
-    meaning: str
-
-
 MEASURES = (
-    Measure("o_knn", "O-KNN, val", True, True,
-            "objects of new scenes named by their 20 nearest training objects: how well features tell objects apart"),
-    Measure("o_knn_shuffled", "O-KNN, shuffled", True, True,
-            "the same where company and places of the objects are shuffled, so that neither helps to guess"),
-    Measure("linear", "linear probe, val", True, True, "a linear classifier on the frozen features"),
-    Measure("linear_shuffled", "linear probe, shuffled", True, True, "the same on the shuffled split"),
-    Measure("context_gap", "context gap", False, True,
-            "O-KNN on val minus O-KNN on shuffled: what the features owe to company and place"),
-    Measure("context_sensitivity", "context sensitivity", False, False,
-            "how much a feature changes with the surroundings, against how much objects differ: 0 is none, 1 as much"),
-    Measure("position_sensitivity", "position sensitivity", False, False,
-            "the same when only the place of the object changes"),
-)  # fmt: skip
+    *(m for m in measures(()) if m.key != "o_knn_per_class"),
+    Measure(
+        key="context_sensitivity",
+        title="context sensitivity",
+        meaning="how much a feature changes with the surroundings, against how much objects differ: 0 none, 1 as much",
+        higher_is_better=False,
+        percent=False,
+    ),
+    Measure(
+        key="position_sensitivity",
+        title="position sensitivity",
+        meaning="the same when only the place of the object changes",
+        higher_is_better=False,
+        percent=False,
+    ),
+)
 
 
 def write_report(path: Path, rows: Sequence[Row], pictures: Sequence[tuple[str, Path]], facts: dict[str, str]) -> None:

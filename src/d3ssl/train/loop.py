@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from d3ssl.contracts import CanvasBatch, map_tensors, to_device
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import D3ssl, StepOutput
+from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import momentum_at
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from d3ssl.seeds import derive_seed, torch_generator
@@ -31,6 +32,9 @@ from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal
 from d3ssl.train.schedule import lr_at
 from d3ssl.views import D3Views
+
+BackboneMeasure = Callable[[Backbone], dict[str, float]]
+"""Figures of a backbone, which it leaves as it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +150,17 @@ class Trainer:
 
     # ---- the whole run --------------------------------------------------------------------------------------------
 
-    def run(self, run: Path, stop: StopSignal, digest: str) -> bool:
-        """Train from ``self.step`` on. True when all steps are done, False when stopped by a signal (and saved)."""
+    def run(self, run: Path, stop: StopSignal, digest: str, measure: BackboneMeasure | None = None) -> bool:
+        """Train from ``self.step`` on. True when all steps are done, False when stopped by a signal (and saved).
+
+        Args:
+            measure: called with the student's backbone every ``runtime.diagnose_every`` steps; what it finds is logged.
+        """
         config, train = self.config, self.config.train
         sampler = StepSampler(self.step, self.steps, train.batch_size, train.accumulate, rank(), world_size())
         source = loading(self.dataset, sampler, self._workers(), self.device.type == "cuda")
         watch = CollapseWatch()
-        recorder = Recorder(run, self.step, config) if rank() == 0 else None
+        recorder = Recorder(run, self.step, config, measure) if rank() == 0 else None
         bar = progress("training", self.steps, self.step) if rank() == 0 else contextlib.nullcontext()
         try:
             with source as batches, bar as ticker:
@@ -207,9 +215,9 @@ def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
 class Recorder:
     """Figures between two lines of the log, and what people see beside the bar."""
 
-    def __init__(self, run: Path, start: int, config: RunConfig) -> None:
+    def __init__(self, run: Path, start: int, config: RunConfig, measure: BackboneMeasure | None = None) -> None:
         self.log = RunLog(run, start, config.runtime.tensorboard)
-        self.config = config
+        self.config, self.measure = config, measure
         self._reset()
 
     def _reset(self) -> None:
@@ -220,7 +228,9 @@ class Recorder:
         self.waited += result.waited_s
         if ticker is not None:
             ticker.advance(1, f"loss {result.loss:.3f}")
-        if trainer.step % self.config.runtime.log_every and trainer.step != trainer.steps:
+        every = self.config.runtime.diagnose_every
+        is_measured = self.measure is not None and every is not None and trainer.step % every == 0
+        if trainer.step % self.config.runtime.log_every and trainer.step != trainer.steps and not is_measured:
             return
         took = max(time.perf_counter() - self.begin, 1e-9)
         train = self.config.train
@@ -239,11 +249,26 @@ class Recorder:
             "regions_per_image": embeddings.shape[0] * train.accumulate * world_size() / train.batch_size,
             "unreadable_images": float(trainer.bad_count),
         }
+        if is_measured:
+            figures |= self._diagnose(trainer)
         self.log.write(trainer.step, figures)
         message = watch.check(figures["embedding_std"], trainer.step)
         if message:
             warn(message)
         self._reset()
+
+    def _diagnose(self, trainer: Trainer) -> dict[str, float]:
+        """What ``measure`` finds, and the seconds it takes. Features that tell nothing must not end the training."""
+        assert self.measure is not None
+        begin = time.perf_counter()
+        try:
+            found = self.measure(trainer.method.student.backbone)  # type: ignore[arg-type]
+        except D3sslError as error:
+            warn(f"no diagnosis at step {trainer.step}: {error}")
+            found = {}
+        return {f"diagnosis_{name}": value for name, value in found.items()} | {
+            "diagnosis_s": time.perf_counter() - begin
+        }
 
     def close(self) -> None:
         self.log.close()

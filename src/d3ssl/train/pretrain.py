@@ -25,18 +25,20 @@ from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.loader import CanvasDataset
-from d3ssl.train.loop import Trainer, describe
+from d3ssl.train.loop import BackboneMeasure, Trainer, describe
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
 from d3ssl.train.schedule import num_warmup_steps
 
 
-def pretrain(config: RunConfig, resume: bool = False) -> Path:
+def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure | None = None) -> Path:
     """Train and write ``RUN/backbone.safetensors`` with ``RUN/manifest.json``.
 
     Args:
         config: the whole configuration; it is saved as RUN/config.yaml.
         resume: continue from RUN/checkpoint.pt; with none there (stopped before the first save), start.
+        measure: what is looked at every ``runtime.diagnose_every`` steps, such as ``d3ssl.diagnose.Monitor(...)``; the
+            first process calls it.
 
     Returns:
         The run's folder.
@@ -46,6 +48,9 @@ def pretrain(config: RunConfig, resume: bool = False) -> Path:
         SystemExit: with 128 + the signal's number when stopped by SIGTERM or SIGINT, after a checkpoint was saved.
     """
     check(config, torchrun_rank()[1])
+    if (config.runtime.diagnose_every is None) != (measure is None):
+        remedy = "give both, such as measure=d3ssl.diagnose.Monitor(...), or neither."
+        raise InputError("runtime.diagnose_every and pretrain's measure go together", remedy=remedy)
     device = choose_device(config.runtime.device)
     run = Path(config.out)
     images = open_images(config.data)
@@ -62,7 +67,7 @@ def pretrain(config: RunConfig, resume: bool = False) -> Path:
         if rank() == 0:
             write_text(run / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
             describe(config, trainer)
-        finished = trainer.run(run, stop, data_digest)
+        finished = trainer.run(run, stop, data_digest, measure)
         if finished and rank() == 0:
             _write_backbone(run, config, trainer, data_digest)
         barrier()

@@ -1,0 +1,71 @@
+"""A small diagnosis while a backbone is trained: cheap enough to be taken every so many steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from d3ssl.data.sources import ImageSet
+from d3ssl.diagnose.config import DiagnoseConfig
+from d3ssl.diagnose.cutouts import open_probe_images, procedural_images
+from d3ssl.diagnose.probes import Probe, ProbeSet, build_probes
+from d3ssl.diagnose.sensitivity import sensitivity
+from d3ssl.evaluate.features import encode_regions, frozen
+from d3ssl.models import Backbone
+
+
+class Monitor:
+    """Context and position sensitivity of a backbone on one small probe set, always the same one.
+
+    For curves: with few objects and no interval, a figure of its own is no result; ``diagnose`` gives those.
+
+    Args:
+        size: side of the probe images, px: the views' side.
+        data: COCO data with masks; None: procedural scenes.
+        objects: in the probe set; each is seen in 5 contexts and at 9 places.
+        channels: of the images.
+        seed: decides the probes.
+
+    Raises:
+        InputError: unusable data, no masks, too few objects.
+    """
+
+    def __init__(
+        self, size: int, data: str | Path | None = None, *, objects: int = 16, channels: int = 3, seed: int = 0
+    ) -> None:
+        config = DiagnoseConfig(size=size, objects=objects, seeds=1, seed=seed)
+
+        def build(images: ImageSet) -> ProbeSet:
+            return build_probes(images, config, 0, channels=channels)
+
+        if data is not None:
+            self.probes = build(open_probe_images(data))
+        else:
+            with procedural_images(seed) as images:
+                self.probes = build(images)
+
+    def __call__(self, backbone: Backbone) -> dict[str, float]:
+        """``context_sensitivity`` and ``position_sensitivity``; the backbone's mode and place are restored.
+
+        Raises:
+            D3sslError: features are not finite or all the same.
+        """
+        device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+        with frozen(backbone, device):
+            context, position = (_features(backbone, own) for own in (self.probes.context, self.probes.position))
+        return {
+            "context_sensitivity": sensitivity(context, others="any"),
+            "position_sensitivity": sensitivity(position),
+        }
+
+
+def _features(backbone: Backbone, probe: Probe) -> Float32[Tensor, "O C D"]:
+    images, boxes = probe.images.reshape(-1, *probe.images.shape[2:]), probe.boxes.reshape(-1, 1, 4)
+    rows = [
+        encode_regions(backbone, images[start : start + 64], list(boxes[start : start + 64]))
+        for start in range(0, len(images), 64)
+    ]
+    return torch.cat(rows).unflatten(0, probe.boxes.shape[:2])
