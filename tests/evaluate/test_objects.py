@@ -19,7 +19,8 @@ from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects, extract_objects
-from d3ssl.evaluate.features import encode_masks
+from d3ssl.evaluate.features import ObjectFeatures, encode_masks
+from d3ssl.evaluate.objects.measures import measure_features
 from d3ssl.evaluate.splits import limit_objects, open_splits
 from d3ssl.models import Backbone, create_backbone
 
@@ -332,3 +333,16 @@ def _extract_in_process(number: int, port: int, root: str, out: str) -> None:
     found = extract_objects(create_backbone("test_resnet", seed=0), open_images(Path(root) / "val"), size=32, workers=1)
     torch.save({"x": found.x, "y": found.y, "image": found.image}, Path(out) / f"{number}.pt")
     torch.distributed.destroy_process_group()
+
+
+def test_labels_drawn_at_random_give_chance() -> None:
+    """Whatever the features, nothing names labels that were drawn by lot: 1 of 4 within three standard errors."""
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> ObjectFeatures:
+        x = torch.from_numpy(rng.normal(size=(count, 16))).float()
+        return ObjectFeatures(x=x, y=torch.from_numpy(rng.integers(0, 4, count)), image=torch.arange(count) // 2)
+
+    metrics, _, _ = measure_features({"train": draw(600), "val": draw(800)}, CONFIG, 0)
+    for key in ("o_knn", "linear", "o_knn_per_class", "few_shot_10"):
+        assert metrics[key] == pytest.approx(0.25, abs=0.046), key
