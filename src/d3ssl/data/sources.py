@@ -134,7 +134,7 @@ def _open_coco(file: Path) -> ImageSet:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             problem = f"names the image {name!r}, which is not below the images' folder"
             raise InputError(problem, path=file, remedy="write file names relative to the images' folder, with '/'.")
-    root = _images_folder(file, annotations.file_names)
+    root = images_folder(file, annotations.file_names)
     names = [unicodedata.normalize("NFC", PurePosixPath(name).as_posix()) for name in annotations.file_names]
     order = sorted(range(len(names)), key=names.__getitem__)
     for one, other in pairwise(order):
@@ -150,12 +150,12 @@ def _open_coco(file: Path) -> ImageSet:
     )
 
 
-def _images_folder(file: Path, names: Sequence[str]) -> Path:
+def images_folder(file: Path, names: Sequence[str]) -> Path:
     """The first of the customary folders that has all the images."""
     end = file.stem.rpartition("_")[2]
     above = file.absolute().parent.parent
     candidates = [file.parent / "images", file.parent / end, above / "images", above / end, file.parent]
-    lacking = {folder: _missing(folder, names) for folder in candidates if folder.is_dir()}
+    lacking = {folder: missing_files(folder, names) for folder in candidates if folder.is_dir()}
     best = min(lacking, key=lambda folder: len(lacking[folder]))
     if not (missing := lacking[best]):
         return best
@@ -167,7 +167,7 @@ def _images_folder(file: Path, names: Sequence[str]) -> Path:
     raise InputError(problem, path=file, remedy=f"put them into {best}, or remove them from the file.")
 
 
-def _missing(folder: Path, names: Sequence[str]) -> list[str]:
+def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
     """The names that are not below a folder. Lists each folder once: asking for every file is slow over networks."""
     listings: dict[PurePosixPath, set[str]] = {}
     missing = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 
 from d3ssl.data.sources import ANNOTATIONS, ImageSet, open_images
 from d3ssl.errors import InputError
@@ -48,7 +50,7 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
     if images.annotations is None:
         remedy = "give a folder of `d3ssl scenes`, a folder with annotations.json beside images/, or a COCO file."
         raise InputError("has no annotations, so its objects are not known", path=root, remedy=remedy)
-    tested = np.array([derive_seed("objects", "val", name) < val_share * 2**63 for name in images.ids])
+    tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
         problem = f"{len(images)} images are too few to be split into training and validation"
         raise InputError(problem, path=root, remedy="give more images, or another --val_share.")
@@ -59,6 +61,11 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
         shuffled=None,
         rule=rule,
     )
+
+
+def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"]:
+    """Which images of one set are tested on: a function of the id alone."""
+    return np.array([derive_seed("objects", "val", name) < val_share * 2**63 for name in ids], dtype=bool)
 
 
 def _also(has_shuffled: bool) -> str:

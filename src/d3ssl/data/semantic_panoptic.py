@@ -1,0 +1,131 @@
+"""Semantic maps from COCO's panoptic format: a PNG of segment numbers an image, and a file that names their classes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
+from d3ssl.data.semantic_files import read_map
+from d3ssl.data.sources import file_bytes, images_folder, missing_files
+from d3ssl.errors import InputError
+from d3ssl.files import digest, read_json
+
+_REMEDY = "write the file in COCO's panoptic format (images, annotations with segments_info, categories)."
+VOID = 0
+"""Segment number of the pixels that are annotated as nothing; ignored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanopticMaps:
+    """Segment numbers R + 256·G + 65536·B, and what they stand for."""
+
+    paths: tuple[Path, ...]
+    segments: tuple[dict[int, int], ...]
+    """For every map: segment number → label; ``IGNORED`` for crowds."""
+
+    def read(self, row: int) -> Int64[np.ndarray, "H W"]:
+        path = self.paths[row]
+        colours = read_map(path, ("RGB",)).astype(np.int64)
+        meaning = "segments are named in segments_info, and 0 is ignored"
+        remedy = "add these segments to the image's segments_info, or set their pixels to 0."
+        return look_up(colours @ np.array([1, 256, 65536]), self.segments[row] | {VOID: IGNORED}, path, meaning, remedy)
+
+    def content(self, row: int) -> str:
+        segments = json.dumps(sorted(self.segments[row].items()))
+        return digest(self.paths[row].name, str(file_bytes(self.paths[row])), segments)
+
+
+def is_panoptic(file: Path) -> bool:
+    """Whether an annotations file is one of the panoptic format, by its name (``panoptic_…``) or by the folder of maps
+    of the same name that lies beside it."""
+    return file.suffix.lower() == ".json" and (file.name.startswith("panoptic") or file.with_suffix("").is_dir())
+
+
+def open_panoptic(file: Path) -> SemanticSet:
+    """Images with the semantic maps of a panoptic file; things and stuff alike are classes, and there is no background.
+
+    Labels are the positions of the categories in the order of their ids. The maps lie in the folder named like the
+    file (``panoptic_val2017.json`` → ``panoptic_val2017/``), the images in one of the customary folders (see
+    ``open_images``).
+
+    Raises:
+        InputError: malformed file, missing maps or images, unknown images or categories.
+    """
+    document = read_json(file)
+    images = _table(file, document, "images", {"id": (int, str), "file_name": (str,)})
+    categories = _table(file, document, "categories", {"id": (int,), "name": (str,)})
+    wanted = {"image_id": (int, str), "file_name": (str,), "segments_info": (list,)}
+    entries = _table(file, document, "annotations", wanted)
+    label_of = {number: label for label, number in enumerate(sorted(entry["id"] for entry in categories))}
+    names = {label_of[entry["id"]]: entry["name"] for entry in categories}
+    name_of = {entry["id"]: entry["file_name"] for entry in images}
+    for what, known, given in (("category", len(label_of), categories), ("image", len(name_of), images)):
+        if known < len(given):
+            raise InputError(f"two entries have the same {what} id", path=file, remedy=f"give every {what} its own.")
+    found: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        name = name_of.get(entry["image_id"])
+        if name is None or name in found or not _is_below(name) or not _is_below(entry["file_name"]):
+            why = "is not in the list 'images', has two annotations, or a file name that is no relative path"
+            problem = f"an annotation's image_id {entry['image_id']!r} {why}"
+            raise InputError(problem, path=file, remedy="keep one annotation for every image of the list.")
+        found[name] = entry
+    order = sorted(found)
+    if not order:
+        raise InputError("has no annotated images", path=file, remedy=_REMEDY)
+    folder = file.with_suffix("")
+    maps = [found[name]["file_name"] for name in order]
+    missing = missing_files(folder, maps)
+    if missing:
+        problem = f"{len(missing)} of {len(maps)} maps are not in {folder}: {', '.join(missing[:5])}"
+        raise InputError(problem, path=file, remedy="put the panoptic PNGs into the folder named like the file.")
+    root = images_folder(file, order)
+    return SemanticSet(
+        root=root,
+        ids=tuple(order),
+        paths=tuple(root / name for name in order),
+        names=tuple(names[label] for label in range(len(names))),
+        maps=PanopticMaps(
+            paths=tuple(folder / name for name in maps),
+            segments=tuple(_segments(file, found[name], label_of) for name in order),
+        ),
+        rows=tuple(range(len(order))),
+    )
+
+
+def _segments(file: Path, entry: dict[str, Any], label_of: dict[int, int]) -> dict[int, int]:
+    labels: dict[int, int] = {}
+    for segment in entry["segments_info"]:
+        number = segment.get("id") if isinstance(segment, dict) else None
+        if type(number) is not int or number in labels or number == VOID:
+            problem = f"{entry['file_name']} has a segment without a number, with number 0, or two of one number"
+            raise InputError(problem, path=file, remedy="give every segment of an image its own number above 0.")
+        category = segment.get("category_id")
+        if category not in label_of:
+            problem = f"segment {number} of {entry['file_name']} has the unknown category_id {category!r}"
+            raise InputError(problem, path=file, remedy="add it to the list 'categories', or remove the segment.")
+        labels[number] = IGNORED if segment.get("iscrowd", 0) else label_of[category]
+    return labels
+
+
+def _table(file: Path, document: Any, name: str, wanted: dict[str, tuple[type, ...]]) -> list[dict[str, Any]]:
+    """A list of the file, each entry with the wanted fields."""
+    table = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(table, list) or not table:
+        raise InputError(f"has no list '{name}', or an empty one", path=file, remedy=_REMEDY)
+    for number, entry in enumerate(table):
+        for key, types in wanted.items():
+            if not isinstance(entry, dict) or type(entry.get(key)) not in types:
+                raise InputError(f"entry {number + 1} of '{name}' has no valid '{key}'", path=file, remedy=_REMEDY)
+    return table
+
+
+def _is_below(name: str) -> bool:
+    place = PurePosixPath(name)
+    return not place.is_absolute() and ".." not in place.parts and "\\" not in name
