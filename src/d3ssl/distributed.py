@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_active() -> bool:
@@ -49,13 +53,13 @@ def gather_rows(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
-def gather_texts(texts: list[str]) -> list[str]:
-    """Concatenate the lists of all processes in rank order."""
+def gather_list(values: list[T]) -> list[T]:
+    """Concatenate the lists (of what can be pickled) of all processes in rank order."""
     if not is_active():
-        return list(texts)
-    every: list[list[str]] = [[] for _ in range(world_size())]
-    dist.all_gather_object(every, texts)
-    return [text for own in every for text in own]
+        return list(values)
+    every: list[list[T]] = [[] for _ in range(world_size())]
+    dist.all_gather_object(every, values)
+    return [value for own in every for value in own]
 
 
 def barrier() -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from d3ssl.console import Ticker, progress, warn
 from d3ssl.data.images import read_canvas
 from d3ssl.data.sources import ImageSet
-from d3ssl.distributed import collective_device, gather_rows, gather_texts, rank, world_size
+from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.models import Backbone
 from d3ssl.views.photometric import normalise
@@ -166,7 +166,7 @@ def extract_objects(
             else:
                 features.append(encode_masks(backbone, canvases, [_masks(images, n, rows) for n, *_, rows in batch]))
             read += [(index, rows) for index, _, _, rows in batch]
-    skipped = sorted(gather_texts(skipped))
+    skipped = sorted(gather_list(skipped))
     _check_skipped(images, skipped, len(wanted), max_bad_share)
     labels = [images.annotations.objects(index).labels[rows] for index, rows in read]
     of_image = [np.full(len(rows), index) for index, rows in read]
