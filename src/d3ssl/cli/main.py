@@ -16,7 +16,8 @@ COMMANDS = {
     "regions": "find the regions that stand for objects, once, into a Parquet file",
     "views": "draw what a run would be trained on, one picture an image",
     "pretrain": "train a backbone on unlabelled images",
-    "evaluate": "measure a backbone on a task: evaluate objects",
+    "evaluate": "measure backbones on a task, side by side: objects, segmentation, detection",
+    "benchmark": "build, download and verify OpenImage-MINI from the metadata of Open Images",
     "diagnose": "measure how much a backbone's region features depend on context and on place",
 }
 

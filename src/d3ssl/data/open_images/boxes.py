@@ -39,7 +39,7 @@ def counts(flags: Int8[np.ndarray, "rows 5"], unknown_counts: bool) -> Bool[np.n
     """Which boxes count as objects: neither a group nor a depiction. Where one of the two is unknown (−1), the box
     counts if ``unknown_counts`` and the other is not 1."""
     known = flags[:, [GROUP, DEPICTION]]
-    return ((known <= 0) if unknown_counts else (known == 0)).all(axis=1)
+    return np.all((known <= 0) if unknown_counts else (known == 0), axis=1)
 
 
 def stream_boxes(path: Path, classes: BoxableClasses, chunk_bytes: int, label: str) -> Iterator[BoxRows]:
@@ -70,6 +70,7 @@ def stream_boxes(path: Path, classes: BoxableClasses, chunk_bytes: int, label: s
                 sides=clipped[good],
                 flags=np.stack([chunk[name] for name in FLAGS], axis=1)[good],
             )
+        ticker.advance(ticker.total - ticker.done)
     if bad:
         problem = f"{bad} of {total} boxes have no area or reach outside the image; {first}"
         if bad > MAX_BAD_SHARE * total:

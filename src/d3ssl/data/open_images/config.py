@@ -30,7 +30,8 @@ class BuildConfig:
     min_boxes: int = 2
     """Least number of an image's boxes that count."""
     min_class_images: int = 900
-    """Least number of training images that satisfy the rule and show a class; other classes are left out. 900: as OHMS."""
+    """Least number of training images that satisfy the rule and show a class; other classes are left out. 900: as
+    OHMS."""
     per_class_cap: int | None = None
     """Most objects of a class that images are chosen for; more come along in images chosen for a rarer class. None: the
     cap that gives the wanted number of images. With a number, the split may become smaller than wanted."""

@@ -43,10 +43,12 @@ def match_masks(
         for chunk in stream(path, MASK_COLUMNS, classes.numbers(), chunk_bytes, ticker):
             position = index.positions(chunk["ImageID"])
             sides = np.stack([chunk[f"Box{side}"] for side in SIDES], axis=1)
-            for row in np.flatnonzero(position >= 0).tolist():
-                found.append((chunk["MaskPath"][row], int(position[row]), int(chunk["LabelName"][row]), sides[row]))
+            found += [
+                (chunk["MaskPath"][row], int(position[row]), int(chunk["LabelName"][row]), sides[row])
+                for row in np.flatnonzero(position >= 0).tolist()
+            ]
     key = table.image * len(classes) + table.label
-    kept, candidates, unmatched = np.unique(table.label), [], set()
+    kept, candidates, unmatched = set(table.label.tolist()), [], set()
     for name, image, label, box in found:
         if label not in kept:
             continue
