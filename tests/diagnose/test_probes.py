@@ -170,8 +170,9 @@ class MaskedCrop(Oracle):
 
 
 def test_a_masked_and_centred_crop_depends_on_neither(scenes: ImageSet) -> None:
-    sets = [build_probes(scenes, CONFIG, seed) for seed in range(2)]
-    found = diagnose(MaskedCrop(sets), sets, draws=200)
+    plain = replace(CONFIG, neighbour_classes=0, other_sides=())
+    sets = [build_probes(scenes, plain, seed) for seed in range(2)]
+    found = diagnose(MaskedCrop(sets), sets, draws=200, gradient_objects=0)
     assert found.context_sensitivity.value == pytest.approx(0, abs=1e-3)
     assert found.position_sensitivity.value == pytest.approx(0, abs=1e-3)
 
@@ -206,19 +207,20 @@ def test_constant_features_are_an_error(probes: ProbeSet) -> None:
 
 def test_diagnosis_is_written_with_a_picture(scenes: ImageSet, tmp_path: Path) -> None:
     data = str(scenes.root.parent)
-    found = diagnose_backbone("timm:test_resnet", data, str(tmp_path), CONFIG)
+    plain = replace(CONFIG, layers=False, other_sides=())
+    found = diagnose_backbone("timm:test_resnet", data, str(tmp_path), plain)
     assert found == json.loads((tmp_path / "diagnosis.json").read_text())
     for key in ("context_sensitivity", "position_sensitivity"):
         assert 0 < found[f"{key}_low"] <= found[key] <= found[f"{key}_high"]
         assert len(found[f"{key}_by_seed"]) == 2
     with Image.open(tmp_path / "probes.png") as sheet:
         assert sheet.width > 14 * 96 and sheet.height > 6 * 96
-    again = diagnose_backbone("timm:test_resnet", data, None, CONFIG)
+    again = diagnose_backbone("timm:test_resnet", data, None, plain)
     assert again == found
 
 
 def test_without_data_procedural_scenes_are_made(tmp_path: Path) -> None:
-    tiny = DiagnoseConfig(size=SIZE, objects=6, seeds=1, draws=100, contexts=2)
+    tiny = DiagnoseConfig(size=SIZE, objects=6, seeds=1, draws=100, contexts=2, layers=False, other_sides=())
     found = diagnose_backbone("timm:test_resnet", None, tmp_path, tiny)
     assert found["data"] == "procedural scenes" and found["probe_objects"] == [6]
 

@@ -12,17 +12,25 @@ def run(argv: Sequence[str]) -> None:
     parser = make_parser(
         "diagnose",
         "How much does a backbone's feature of an object depend on its surroundings (context sensitivity) and on its\n"
-        "place (position sensitivity)? 0: not at all; 1: as much as on which object it is. Objects are cut out by\n"
-        "their masks and pasted into controlled contexts and places. Writes OUT/diagnosis.json and OUT/probes.png.",
+        "place (position sensitivity)? 0: not at all; 1: as much as on which object it is. What can be read from it\n"
+        "of the object's neighbour and place, and how much of what moves it lies outside the object? Objects are\n"
+        "cut out by their masks and pasted into controlled contexts and places. Writes OUT/report.html,\n"
+        "OUT/diagnosis.json and OUT/probes.png. Definitions: docs/measurements.md.",
         (
             "d3ssl diagnose --backbone run/ --data labelled/ --out diagnosis/",
             "d3ssl diagnose --backbone timm:resnet50:pretrained --out diagnosis/   (procedural objects)",
+            "d3ssl diagnose --backbone host/ --backbone d3ssl/ --data labelled/ --out both/ --save_probes probes.npz",
+            "d3ssl diagnose --backbone other/ --probes probes.npz --out other-diagnosis/   (the same probes)",
         ),
     )
-    what = "run folder, exported file, or timm:NAME[:pretrained|:FILE]"
-    parser.add_argument("--backbone", type=str, required=True, help=what)
+    what = "run folder, exported file, or timm:NAME[:pretrained|:FILE]; repeat it to compare several"
+    parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     parser.add_argument("--data", type=str | None, default=None, help="COCO data with masks; none: procedural objects")
-    parser.add_argument("--out", type=str, required=True, help="folder for diagnosis.json and probes.png")
+    parser.add_argument("--out", type=str, required=True, help="folder for report.html, diagnosis.json and probes.png")
+    parser.add_argument("--probes", type=str | None, default=None, help="probes saved by --save_probes, not --data")
+    parser.add_argument("--save_probes", type=str | None, default=None, help="save the probes to this .npz file")
     parser.add_class_arguments(DiagnoseConfig)
     options = parse(parser, argv)
-    diagnose_backbone(options.backbone, options.data, options.out, build(DiagnoseConfig, options))
+    config = build(DiagnoseConfig, options)
+    saved = {"probes": options.probes, "save_to": options.save_probes}
+    diagnose_backbone(options.backbone, options.data, options.out, config, **saved)

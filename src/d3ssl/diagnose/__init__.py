@@ -9,19 +9,29 @@ from types import ModuleType
 from typing import Any
 
 from d3ssl.diagnose.config import DiagnoseConfig
-from d3ssl.diagnose.probes import Probe, ProbeSet, build_probes
-from d3ssl.diagnose.run import Diagnosis, diagnose, diagnose_backbone
-from d3ssl.diagnose.sensitivity import Estimate, sensitivity
+from d3ssl.diagnose.diagnosis import Diagnosis
+from d3ssl.diagnose.estimates import Estimate
+from d3ssl.diagnose.measure import Measured
+from d3ssl.diagnose.probes import build_probes
+from d3ssl.diagnose.run import diagnose, diagnose_backbone
+from d3ssl.diagnose.sensitivity import sensitivity
+from d3ssl.diagnose.sets import NeighbourProbe, Probe, ProbeSet, SizedProbe
+from d3ssl.diagnose.stored import ProbeFile, save_probes
 
 __all__ = [
     "DiagnoseConfig",
     "Diagnosis",
     "Estimate",
+    "Measured",
+    "NeighbourProbe",
     "Probe",
+    "ProbeFile",
     "ProbeSet",
+    "SizedProbe",
     "build_probes",
     "diagnose",
     "diagnose_backbone",
+    "save_probes",
     "sensitivity",
 ]
 

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from d3ssl.errors import InputError
 
+PaddingMode = Literal["zeros", "circular", "reflect", "replicate"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiagnoseConfig:
@@ -15,8 +17,8 @@ class DiagnoseConfig:
     size: int | None = None
     """Side of the probe images, px; None: the backbone's input size (a run's views, or timm's)."""
     objects: int = 64
-    """Objects of each probe set, drawn evenly from the classes. With three sets and a timm test_resnet at 96 px: 4 s on
-    one core."""
+    """Objects of each probe set, drawn evenly from the classes. With three sets and a timm test_resnet at 96 px: under
+    a minute on one core, most of it for ``layers``."""
     seeds: int = 3
     """Probe sets, each with other objects, contexts and neighbours."""
     object_side: float = 0.4
@@ -29,10 +31,26 @@ class DiagnoseConfig:
     """Objects of other classes beside the probed one in every context, 0..8."""
     neighbour_side: float = 0.26
     """Longer side of a neighbour, share of the image: at this one it does not reach the object."""
+    neighbour_classes: int = 4
+    """Classes of neighbours that are to be read from the object's feature (neighbour leakage): those with the most
+    objects. 0: not measured."""
+    other_sides: tuple[float, ...] = (0.2,)
+    """Further sizes of the objects (longer side, share of the image) at which context and position sensitivity are
+    measured."""
     grid: int = 3
     """Places a side at which an object stands on grey; it is always inside the image as a whole."""
     min_side: int = 16
     """Least longer side of an object in its original image, px."""
+    layers: bool = True
+    """Measure every map of the network too, and every object by its mask beside its box."""
+    blocks: int = 4
+    """Of a ViT, how many of its blocks, evenly spaced."""
+    gradient_objects: int = 16
+    """Objects of each probe set whose gradients are computed for receptive leakage. 0: not measured."""
+    receptive_margin: float = 0.0
+    """Width of a border around the box that counts as inside it in receptive leakage, share of the image."""
+    padding: tuple[PaddingMode, ...] = ()
+    """What if the convolutions padded differently? Position sensitivity under each of these modes, without training."""
     draws: int = 2000
     """Bootstrap samples of the intervals."""
     batch_size: int = 64
@@ -59,6 +77,7 @@ class DiagnoseConfig:
     def check(self) -> None:
         """Raise InputError for values with which no probes can be made."""
         inner = (1 - self.object_side) / 2
+        largest = 0.8 if self.neighbours == 0 else 1 - 2 * self.neighbour_side
         rules = {
             "size": self.size is None or self.size >= 32,
             "objects": self.objects >= 4,
@@ -68,8 +87,14 @@ class DiagnoseConfig:
             "uniform_contexts": 0 <= self.uniform_contexts <= self.contexts,
             "neighbours": 0 <= self.neighbours <= 8,
             "neighbour_side": 0.05 <= self.neighbour_side <= inner or self.neighbours == 0,
+            "neighbour_classes": self.neighbour_classes == 0 or self.neighbour_classes >= 2,
+            "other_sides": all(0.05 <= side <= largest for side in self.other_sides),
             "grid": self.grid >= 2,
             "min_side": self.min_side >= 2,
+            "blocks": self.blocks >= 1,
+            "gradient_objects": self.gradient_objects >= 0,
+            "receptive_margin": 0 <= self.receptive_margin < 1,
+            "padding": len(set(self.padding)) == len(self.padding),
             "draws": self.draws >= 100,
             "batch_size": self.batch_size >= 1,
             "roi_size": self.roi_size is None or self.roi_size >= 1,

@@ -20,6 +20,8 @@ from d3ssl.errors import InputError
 
 _MASKS_REMEDY = "give COCO data with segmentations, or no --data: then procedural scenes are made."
 _LEAST_OBJECTS = 10
+GREY = 128.0
+"""What objects stand on where nothing else is to be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,3 +149,21 @@ def procedural_images(seed: int) -> Iterator[ImageSet]:
         config = ScenesConfig(images=150, val_images=1, size=128, image_format="png", seed=seed, workers=1)
         make_scenes(Path(folder) / "scenes", config)
         yield open_images(Path(folder) / "scenes" / "train")
+
+
+def paste(
+    canvas: Float32[np.ndarray, "S S ch"], cutout: Cutout, centre: tuple[float, float]
+) -> Float32[np.ndarray, "4"]:
+    """Paste at whole pixels, so that an object's pixels are the same everywhere; return its box.
+
+    Args:
+        centre: (y, x), share of the image; moved so that the object is inside as a whole.
+    """
+    size = canvas.shape[0]
+    height, width = cutout.alpha.shape[:2]
+    top = min(max(round(centre[0] * size - height / 2), 0), size - height)
+    left = min(max(round(centre[1] * size - width / 2), 0), size - width)
+    window = canvas[top : top + height, left : left + width]
+    window *= 1 - cutout.alpha
+    window += cutout.pixels
+    return np.array([left, top, left + width, top + height], dtype=np.float32)

@@ -3,54 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Int64, UInt8
 
 from d3ssl.console import progress, warn
 from d3ssl.data.sources import ImageSet
 from d3ssl.diagnose.config import DiagnoseConfig
 from d3ssl.diagnose.cutouts import (
+    GREY,
     Candidates,
     Cutout,
     crop_background,
     cut_out,
     draw_balanced,
     find_candidates,
+    paste,
 )
+from d3ssl.diagnose.neighbours import build_neighbours, stack_alpha
 from d3ssl.diagnose.reading import ProbeReader
+from d3ssl.diagnose.sets import Probe, ProbeSet, SizedProbe, arrays, identify
 from d3ssl.errors import InputError
-from d3ssl.files import digest
 from d3ssl.seeds import numpy_generator
 
-GREY = 128.0
 _POOL = 48
 """Images that the backgrounds of one probe set are cropped from."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
-    """Objects under conditions: one image and one box each."""
-
-    images: UInt8[np.ndarray, "O C S S ch"]
-    boxes: Float32[np.ndarray, "O C 4"]
-    """The object's tight box, xyxy, px."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeSet:
-    """All probes of one seed, of the same objects in the same order."""
-
-    context: Probe
-    """The object in the middle at one scale; contexts are drawn for every object by itself."""
-    position: Probe
-    """The object on grey at one scale; place c = row · grid + column is the same for all objects."""
-    identities: Int64[np.ndarray, "O"]
-    """Annotation ids of the objects."""
-    labels: Int64[np.ndarray, "O"]
-    digest: str
-    """Identifies pixels and boxes."""
 
 
 def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channels: int = 3) -> ProbeSet:
@@ -58,7 +37,8 @@ def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channel
 
     The object has the same pixels in all its images. Contexts: random crops of other images, and single colours
     (the last ``uniform_contexts``); beside the object ``neighbours`` others of other classes, each in one of the eight
-    cells around the middle, none of which overlaps it. Places: a grid on uniform grey.
+    cells around the middle, none of which overlaps it. Places: a grid on uniform grey. One neighbour: see
+    ``build_neighbours``. Other sizes: contexts and places once more, with the same contexts and neighbours.
 
     Args:
         images: with masks.
@@ -81,17 +61,26 @@ def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channel
     pool = generator.permutation(len(images))[:_POOL]
     read = {int(index): reader.read(int(index)) for index in pool}
     backgrounds = {index: image for index, image in read.items() if image is not None}
+    neighbour = build_neighbours(reader, candidates, rows, cutouts, config, config.size, channels, seed)
     reader.finish()
-    context = _context_probe(cutouts, labels, sources, backgrounds, config.size, channels, config, generator)
-    position = _position_probe(cutouts, config.size, channels, config)
-    parts = (context.images, context.boxes, position.images, position.boxes)
-    return ProbeSet(
-        context=context,
-        position=position,
+    probes = [
+        (
+            _context_probe(cutouts, labels, sources, backgrounds, config.size, channels, own, deepcopy(generator)),
+            _position_probe(cutouts, config.size, channels, own),
+        )
+        for own in (config, *(replace(config, object_side=side) for side in config.other_sides))
+    ]
+    sizes = zip(config.other_sides, probes[1:], strict=True)
+    found = ProbeSet(
+        context=probes[0][0],
+        position=probes[0][1],
         identities=candidates.identity[rows],
         labels=labels,
-        digest=digest(*(str(part.shape) for part in parts), *(part.tobytes() for part in parts)),
+        digest="",
+        neighbour=neighbour,
+        sizes=tuple(SizedProbe(side=side, context=one, position=two) for side, (one, two) in sizes),
     )
+    return replace(found, digest=identify(arrays(found)))
 
 
 def _draw_cutouts(
@@ -150,10 +139,10 @@ def _context_probe(
                 canvas = canvas.astype(np.float32)
             cells = generator.permutation(len(ring))[: config.neighbours]
             for cell, other in zip(cells, generator.choice(others, config.neighbours), strict=True):
-                _paste(canvas, beside[other], ring[cell])
-            boxes[number, condition] = _paste(canvas, cutout, (1 / 2, 1 / 2))
+                paste(canvas, beside[other], ring[cell])
+            boxes[number, condition] = paste(canvas, cutout, (1 / 2, 1 / 2))
             images[number, condition] = np.rint(canvas)
-    return Probe(images=images, boxes=boxes)
+    return Probe(images=images, boxes=boxes, alpha=stack_alpha(shown))
 
 
 def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: DiagnoseConfig) -> Probe:
@@ -165,26 +154,12 @@ def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: Dia
     for number, cutout in enumerate(shown):
         for condition, place in enumerate(places):
             canvas = np.full((size, size, channels), GREY, dtype=np.float32)
-            boxes[number, condition] = _paste(canvas, cutout, place)
+            boxes[number, condition] = paste(canvas, cutout, place)
             images[number, condition] = np.rint(canvas)
-    return Probe(images=images, boxes=boxes)
+    return Probe(images=images, boxes=boxes, alpha=stack_alpha(shown))
 
 
 def _grid(side: int, object_side: float) -> Iterator[tuple[float, float]]:
     """Centres (y, x), shares of the image, from one border that the object touches to the other, row by row."""
     steps = np.linspace(object_side / 2, 1 - object_side / 2, side)
     yield from ((float(y), float(x)) for y in steps for x in steps)
-
-
-def _paste(
-    canvas: Float32[np.ndarray, "S S ch"], cutout: Cutout, centre: tuple[float, float]
-) -> Float32[np.ndarray, "4"]:
-    """Paste at whole pixels, so that an object's pixels are the same everywhere; return its box."""
-    size = canvas.shape[0]
-    height, width = cutout.alpha.shape[:2]
-    top = min(max(round(centre[0] * size - height / 2), 0), size - height)
-    left = min(max(round(centre[1] * size - width / 2), 0), size - width)
-    window = canvas[top : top + height, left : left + width]
-    window *= 1 - cutout.alpha
-    window += cutout.pixels
-    return np.array([left, top, left + width, top + height], dtype=np.float32)

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 
 import d3ssl
-from d3ssl.console import Ticker, progress, show_table
+from d3ssl.console import show_table
 from d3ssl.data.sources import ImageSet
-from d3ssl.diagnose.config import DiagnoseConfig
+from d3ssl.diagnose.collect import Collector
+from d3ssl.diagnose.config import DiagnoseConfig, PaddingMode
 from d3ssl.diagnose.cutouts import find_candidates, open_probe_images, procedural_images
-from d3ssl.diagnose.probes import Probe, ProbeSet, build_probes
-from d3ssl.diagnose.sensitivity import Distances, Estimate, distances, estimate
+from d3ssl.diagnose.diagnosis import Diagnosis, Options
+from d3ssl.diagnose.measure import MEASURES
+from d3ssl.diagnose.pictures import Pictures, draw_pictures
+from d3ssl.diagnose.probes import build_probes
+from d3ssl.diagnose.report import write_report
+from d3ssl.diagnose.sets import ProbeSet
 from d3ssl.diagnose.sheet import draw_sheet
+from d3ssl.diagnose.stored import ProbeFile, save_probes
 from d3ssl.errors import InputError
-from d3ssl.evaluate.features import encode_regions, frozen, pick_device
-from d3ssl.files import digest, make_folder, write_atomically, write_json
+from d3ssl.files import make_folder, write_atomically, write_json
 from d3ssl.models import Backbone, load_backbone
-from d3ssl.seeds import numpy_generator
+from d3ssl.models.backbone import check_size
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """How much features depend on what they should not."""
-
-    context_sensitivity: Estimate
-    position_sensitivity: Estimate
-    objects: tuple[int, ...]
-    """Number of objects in each probe set."""
-    probe_digests: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """``name``, ``name_low``, ``name_high``, ``name_by_seed`` of every measurement, and the probes' description."""
-        found: dict[str, Any] = {}
-        for name in ("context_sensitivity", "position_sensitivity"):
-            measured: Estimate = getattr(self, name)
-            found |= {name: measured.value, f"{name}_low": measured.low, f"{name}_high": measured.high}
-            found[f"{name}_by_seed"] = list(measured.by_seed)
-        found["probe_objects"] = list(self.objects)
-        found["probe_digest"] = digest(*self.probe_digests)
-        return found
+_OF_PROBES = (
+    "size", "objects", "seeds", "object_side", "contexts", "uniform_contexts", "neighbours", "neighbour_side",
+    "neighbour_classes", "other_sides", "grid", "min_side",
+)  # fmt: skip
+"""Options that decide what the probes are; those of a file of probes are kept in it."""
+_DRAWN = 6
+"""Objects of the first probe set that the report shows."""
 
 
 def diagnose(
@@ -58,73 +46,84 @@ def diagnose(
     device: str = "auto",
     draws: int = 2000,
     seed: int = 0,
+    layers: bool = True,
+    blocks: int = 4,
+    gradient_objects: int = 16,
+    receptive_margin: float = 0.0,
+    padding: Sequence[PaddingMode] = (),
 ) -> Diagnosis:
-    """Measure context and position sensitivity on one or several probe sets (see ``build_probes``).
+    """Take all measurements on one or several probe sets (see ``build_probes``; definitions: docs/measurements.md).
 
-    The figure is the mean over the sets; the interval (95 %) comes from drawing objects again. Different objects are
+    A figure is the mean over the sets; the interval (95 %) comes from drawing objects again. Different objects are
     compared in any contexts, and at the same place (see ``sensitivity``).
 
     Args:
         probes: a set, or sets, which may be made while they are consumed: one is held at a time.
         device: ``auto``, ``cpu`` or ``cuda``.
         draws: bootstrap samples.
-        seed: decides them.
+        seed: decides them, and which objects the read-outs hold out.
+        layers: measure every map of the network too, by box and by mask.
+        blocks: of a ViT, how many of its blocks.
+        gradient_objects: objects of each set whose gradients are computed for receptive leakage.
+        receptive_margin: border around the box that counts as inside it, share of the image.
+        padding: modes of padding under which position sensitivity is measured as well.
 
     Raises:
         D3sslError: the features are not finite or all the same.
     """
-    contexts: list[Distances] = []
-    places: list[Distances] = []
-    identities: list[np.ndarray] = []
-    digests: list[str] = []
-    with frozen(backbone, pick_device(device)):
-        for own in [probes] if isinstance(probes, ProbeSet) else probes:
-            total = own.context.boxes[..., 0].size + own.position.boxes[..., 0].size
-            with progress(f"features of probe set {len(digests) + 1}", total) as ticker:
-                contexts.append(distances(_features(backbone, own.context, batch_size, ticker), "any"))
-                places.append(distances(_features(backbone, own.position, batch_size, ticker), "same"))
-            identities.append(own.identities)
-            digests.append(own.digest)
-    if not digests:
-        raise InputError("no probe sets to diagnose with", remedy="give at least one.")
-    return Diagnosis(
-        context_sensitivity=estimate(contexts, identities, draws, numpy_generator(seed, "bootstrap", "context")),
-        position_sensitivity=estimate(places, identities, draws, numpy_generator(seed, "bootstrap", "position")),
-        objects=tuple(len(own) for own in identities),
-        probe_digests=tuple(digests),
+    options = Options(
+        batch_size=batch_size,
+        device=device,
+        draws=draws,
+        seed=seed,
+        layers=layers,
+        blocks=blocks,
+        gradient_objects=gradient_objects,
+        receptive_margin=receptive_margin,
+        padding=tuple(padding),
     )
+    collector = Collector(backbone, options)
+    for own in [probes] if isinstance(probes, ProbeSet) else probes:
+        collector.add(own)
+    return collector.finish()
 
 
-def _features(backbone: Backbone, probe: Probe, batch_size: int, ticker: Ticker) -> Float32[Tensor, "O C D"]:
-    objects, conditions = probe.boxes.shape[:2]
-    images, boxes = probe.images.reshape(-1, *probe.images.shape[2:]), probe.boxes.reshape(-1, 1, 4)
-    rows = []
-    for start in range(0, len(images), batch_size):
-        part = slice(start, start + batch_size)
-        rows.append(encode_regions(backbone, images[part], list(boxes[part])))
-        ticker.advance(len(rows[-1]))
-    return torch.cat(rows).unflatten(0, (objects, conditions))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Subject:
+    """A backbone to diagnose."""
+
+    spec: str
+    network: Backbone
 
 
 def diagnose_backbone(
-    backbone: Backbone | str | Path,
+    backbone: Backbone | str | Path | Sequence[Backbone | str | Path],
     data: str | Path | None = None,
     out: str | Path | None = None,
     config: DiagnoseConfig | None = None,
+    *,
+    probes: str | Path | None = None,
+    save_to: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Build probes from data, diagnose, and write ``OUT/diagnosis.json`` and ``OUT/probes.png``.
+    """Build probes from data, diagnose, and write ``OUT/diagnosis.json``, ``OUT/report.html`` and ``OUT/probes.png``.
 
     Args:
-        backbone: a backbone, or its spec (see ``load_backbone``).
+        backbone: a backbone, or its spec (see ``load_backbone``); or several, which are measured on the same probes.
         data: COCO data with masks, or a folder of `d3ssl scenes` (its ``val``); None: procedural scenes are made.
         out: folder; None: nothing is written.
+        probes: a file of probes to use instead of data; its options hold.
+        save_to: file that the probes are saved to.
 
     Returns:
-        What ``diagnosis.json`` holds: ``context_sensitivity`` and ``position_sensitivity`` with ``_low``, ``_high``
-        and ``_by_seed``, ``probe_objects``, ``probe_digest``, ``protocol``, ``backbone``, ``data``, ``versions``.
+        What ``diagnosis.json`` holds: every measurement (``context_sensitivity``, ``position_sensitivity``,
+        ``neighbour_leakage``, ``receptive_leakage``, ``position_r2``, ``location_accuracy``) with ``_low``, ``_high``
+        and ``_by_seed``; ``layers``, ``layers_by_mask``, ``by_size``, ``by_distance``, ``by_padding``;
+        ``probe_objects``, ``probe_digest``, ``protocol``, ``backbone``, ``data``, ``versions``; of several backbones
+        those of the first. ``rows``: the measurements of every backbone by its spec. None: not measured.
 
     Raises:
-        InputError: unusable data or options, no masks, too few objects.
+        InputError: unusable data, probes or options, no masks, too few objects.
+        CheckpointError: a damaged file of probes.
         D3sslError: the features are not finite or all the same.
     """
     config = config or DiagnoseConfig()
@@ -132,43 +131,138 @@ def diagnose_backbone(
     if out is not None:
         make_folder(out)
     with ExitStack() as stack:
-        made = data is None
-        images = stack.enter_context(procedural_images(config.seed)) if made else open_probe_images(data)
-        find_candidates(images, config.min_side)  # fails before the backbone is loaded
-        spec = backbone.timm_name if isinstance(backbone, Backbone) else str(backbone)
-        network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, **config.reading())
-        config = replace(config, size=config.size or network.input_size)
-        probes = _probes(images, config, network.in_channels, out)
-        options = {"batch_size": config.batch_size, "device": config.device, "draws": config.draws}
-        found = diagnose(network, probes, **options, seed=config.seed).as_dict()
-    found["protocol"] = asdict(config) | {
-        "region_path": network.region_path,
-        "roi_size": network.roi_size,
-        "interval": f"95 %, percentiles of {config.draws} bootstrap draws of objects",
-        "different_objects": "in any contexts (context_sensitivity), at the same place (position_sensitivity)",
-    }
-    found |= {"backbone": spec, "data": "procedural scenes" if made else str(data)}
+        file = None if probes is None else stack.enter_context(ProbeFile(probes))
+        images = None
+        if file is None:
+            images = stack.enter_context(procedural_images(config.seed)) if data is None else open_probe_images(data)
+            find_candidates(images, config.min_side)  # fails before the backbone is loaded
+        elif data is not None or save_to is not None:
+            raise InputError("a file of probes and data to make them of", remedy="give one of --probes and --data.")
+        subjects = _load(backbone, config)
+        config = replace(config, size=config.size or subjects[0].network.input_size) if file is None else config
+        config = config if file is None else _as_stored(config, file)
+        _check(subjects, config, file)
+        source = file.data if file is not None else "procedural scenes" if data is None else str(data)
+        sets = _make(images, config, subjects[0].network.in_channels) if images is not None else iter(file or ())
+        if save_to is not None:
+            sets = save_probes(save_to, sets, options=_plain(config, _OF_PROBES), data=source)
+        diagnoses, first = _collect(subjects, sets, config)
+    rows = {own.spec: found.as_dict() for own, found in zip(subjects, diagnoses, strict=True)}
+    for row in rows.values():
+        _add_size(row, config)
+    found = dict(rows[subjects[0].spec])
+    found["protocol"] = _protocol(config, subjects[0].network, probes)
+    found |= {"backbone": subjects[0].spec, "data": source}
     found["versions"] = {"d3ssl": d3ssl.__version__, "torch": torch.__version__}
+    found["rows"] = rows
     if out is not None:
-        write_json(Path(out) / "diagnosis.json", found)
-    _show(spec, found)
+        _write(Path(out), found, first, subjects, config)
+    _show(found)
     return found
 
 
-def _probes(images: ImageSet, config: DiagnoseConfig, channels: int, out: str | Path | None) -> Iterator[ProbeSet]:
-    """The probe sets, one after the other; of the first a contact sheet is drawn."""
+def _load(backbones: Backbone | str | Path | Sequence[Backbone | str | Path], config: DiagnoseConfig) -> list[_Subject]:
+    listed = [backbones] if isinstance(backbones, Backbone | str | Path) else list(backbones)
+    subjects = [
+        _Subject(spec=own.timm_name, network=own)
+        if isinstance(own, Backbone)
+        else _Subject(spec=str(own), network=load_backbone(own, **config.reading()))
+        for own in listed
+    ]
+    specs = [own.spec for own in subjects]
+    if not specs or len(set(specs)) < len(specs):
+        problem = "no backbone" if not specs else "the same backbone twice: " + ", ".join(specs)
+        raise InputError(f"{problem} to diagnose", remedy="give every backbone once.")
+    return subjects
+
+
+def _as_stored(config: DiagnoseConfig, file: ProbeFile) -> DiagnoseConfig:
+    """The options that the probes of a file were made with; one that was asked for otherwise is an error."""
+    default = DiagnoseConfig()
+    stored = {name: file.options[name] for name in _OF_PROBES if name in file.options}
+    stored = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    for name, value in stored.items():
+        if getattr(config, name) not in (value, getattr(default, name)):
+            problem = f"holds probes with {name} = {value!r}, not {getattr(config, name)!r}"
+            raise InputError(problem, path=file.path, remedy="leave the option out, or make new probes.")
+    return replace(config, **stored)
+
+
+def _check(subjects: Sequence[_Subject], config: DiagnoseConfig, file: ProbeFile | None) -> None:
+    """All that can go wrong before long work."""
+    channels = subjects[0].network.in_channels if file is None else file.channels
+    for own in subjects:
+        if own.network.in_channels != channels:
+            problem = f"'{own.spec}' takes images of {own.network.in_channels} channels, the probes have {channels}"
+            raise InputError(problem, remedy="diagnose it by itself, on probes of its own.")
+        if config.size is not None and hasattr(own.network, "layout"):
+            check_size(own.network, (config.size, config.size))
+
+
+def _make(images: ImageSet, config: DiagnoseConfig, channels: int) -> Iterator[ProbeSet]:
+    """The probe sets, one after the other."""
     for seed in range(config.seeds):
-        probes = build_probes(images, config, seed, channels=channels)
-        if seed == 0 and out is not None:
-            with write_atomically(Path(out) / "probes.png") as temporary:
-                draw_sheet(probes).save(temporary, format="PNG")
-        yield probes
+        yield build_probes(images, config, seed, channels=channels)
 
 
-def _show(spec: str, found: dict[str, Any]) -> None:
-    rows = []
-    for name in ("context_sensitivity", "position_sensitivity"):
-        low, high = found[f"{name}_low"], found[f"{name}_high"]
-        rows.append((name.replace("_", " "), f"{found[name]:.3f}", f"[{low:.3f}, {high:.3f}]"))
-    title = f"{spec} (0: does not matter; 1: matters as much as which object it is)"
-    show_table(title, ("", "value", "95 % interval"), rows)
+def _collect(
+    subjects: Sequence[_Subject], sets: Iterable[ProbeSet], config: DiagnoseConfig
+) -> tuple[list[Diagnosis], ProbeSet | None]:
+    """The diagnoses of all backbones on the same sets, and the first objects of the first set for pictures."""
+    options = Options(**{option.name: getattr(config, option.name) for option in fields(Options)})
+    collectors = [Collector(own.network, options, own.spec if len(subjects) > 1 else "") for own in subjects]
+    first = None
+    for probes in sets:
+        for collector in collectors:
+            collector.add(probes)
+        first = first or probes.first(_DRAWN)
+    return [collector.finish() for collector in collectors], first
+
+
+def _add_size(row: dict[str, Any], config: DiagnoseConfig) -> None:
+    """The objects' own size among the others, in order."""
+    if row["by_size"]:
+        keys = [name + end for name in MEASURES[:2] for end in ("", "_low", "_high")]
+        row["by_size"][f"{config.object_side:g}"] = {key: row[key] for key in keys}
+        row["by_size"] = dict(sorted(row["by_size"].items(), key=lambda item: float(item[0])))
+
+
+def _plain(config: DiagnoseConfig, names: Iterable[str]) -> dict[str, Any]:
+    """Options as JSON knows them."""
+    values = asdict(config)
+    return {name: list(values[name]) if isinstance(values[name], tuple) else values[name] for name in names}
+
+
+def _protocol(config: DiagnoseConfig, network: Backbone, probes: str | Path | None) -> dict[str, Any]:
+    return _plain(config, asdict(config)) | {
+        "region_path": network.region_path,
+        "roi_size": network.roi_size,
+        "probes": None if probes is None else str(probes),
+        "interval": f"95 %, percentiles of {config.draws} bootstrap draws of objects",
+        "different_objects": "in any contexts (context_sensitivity), at the same place (position_sensitivity)",
+    }
+
+
+def _write(
+    out: Path, found: dict[str, Any], first: ProbeSet | None, subjects: Sequence[_Subject], config: DiagnoseConfig
+) -> None:
+    assert first is not None
+    sheet = draw_sheet(first)
+    with write_atomically(out / "probes.png") as temporary:
+        sheet.save(temporary, format="PNG")
+    pictures: dict[str, Pictures] = {own.spec: draw_pictures(own.network, first, config) for own in subjects}
+    write_report(out / "report.html", found, pictures, sheet)
+    write_json(out / "diagnosis.json", found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    specs = list(found["rows"])
+    lines = []
+    for name in MEASURES:
+        cells = []
+        for row in found["rows"].values():
+            value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+            cells.append("–" if value is None else f"{value:.3f} [{low:.3f}, {high:.3f}]")
+        lines.append((name.replace("_", " "), *cells))
+    title = "value [95 % interval]; sensitivities: 0: does not matter; 1: matters as much as which object it is"
+    show_table(title, ("", *specs), lines)

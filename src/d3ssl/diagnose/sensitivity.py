@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from d3ssl.diagnose.estimates import Estimate, combine, draw_objects
 from d3ssl.errors import InputError
 from d3ssl.evaluate.features import check_features
-from d3ssl.evaluate.intervals import interval
 
 _FLOOR = 1e-6
 """Least mean distance between different objects that is divided by: about float32's rounding. A backbone that cannot
@@ -30,17 +30,6 @@ class Distances:
     """Mean d over pairs of conditions of each object."""
     between: Float64[np.ndarray, "O O"]
     """Mean d between two objects over the pairs of conditions that count; the diagonal is zero."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    by_seed: tuple[float, ...]
-    """The figure of each probe set by itself."""
 
 
 def sensitivity(features: Float[Tensor, "O C D"] | Float[np.ndarray, "O C D"], *, others: Others = "same") -> float:
@@ -123,12 +112,8 @@ def estimate(
         probes: one for each seed.
         objects: for each probe set the identities of its objects.
     """
-    values = tuple(_ratio(parts) for parts in probes)
-    identities, member = np.unique(np.concatenate(objects), return_inverse=True)
-    rows = np.split(member, np.cumsum([len(own) for own in objects])[:-1])
-    share = np.full(len(identities), 1 / len(identities))
-    times = generator.multinomial(len(identities), share, size=draws).astype(np.float64)
+    values = [_ratio(parts) for parts in probes]
     with np.errstate(invalid="ignore"):  # a draw with a single object in a set has no pairs
-        samples = np.mean([_weighted(parts, times[:, own]) for parts, own in zip(probes, rows, strict=True)], axis=0)
-    low, high = interval(samples[np.isfinite(samples)])
-    return Estimate(value=float(np.mean(values)), low=low, high=high, by_seed=values)
+        drawn = zip(probes, draw_objects(objects, draws, generator), strict=True)
+        samples = [_weighted(parts, times) for parts, times in drawn]
+    return combine(values, samples)

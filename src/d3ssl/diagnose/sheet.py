@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from d3ssl.diagnose.probes import Probe, ProbeSet
+from d3ssl.diagnose.sets import Probe, ProbeSet
 
 _GAP = 4
 _HEAD = 16
