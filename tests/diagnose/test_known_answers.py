@@ -218,6 +218,7 @@ def take(probe: Probe, order: np.ndarray) -> Probe:
     return Probe(images=probe.images[order], boxes=probe.boxes[order], alpha=probe.alpha[order])
 
 
+@pytest.mark.slow
 def test_layers_are_measured_each_by_box_and_by_mask(probes: ProbeSet) -> None:
     backbone = load_backbone("timm:test_resnet", region_path="map")
     found = diagnose(backbone, some(probes, np.arange(8)), draws=100, gradient_objects=2)

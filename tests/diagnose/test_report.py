@@ -63,6 +63,7 @@ def test_all_rows_are_there_and_the_first_is_on_top(both: Path) -> None:
     assert list(found["layers"]) == ["blocks.5"]
 
 
+@pytest.mark.slow
 def test_saved_probes_give_the_same_figures(both: Path, data: Path, tmp_path: Path) -> None:
     plain = DiagnoseConfig(draws=100, gradient_objects=2, blocks=1)
     again = diagnose_backbone(SPECS[1], None, tmp_path, plain, probes=both / "probes.npz")
@@ -139,6 +140,15 @@ def test_the_verdict_says_what_the_figures_say() -> None:
     assert "moves it 80% as far" in text and "strongly" in text and "markedly" in text
     assert "b depends more on the surroundings than a (0.50 against 0.05; the intervals do not touch)" in text
     assert "b depends less on the place than a (0.78 against 0.80; the intervals overlap" in text
+
+
+def test_what_can_be_read_is_said_only_where_the_interval_says_so() -> None:
+    ends = {"neighbour_leakage_high": 0.4, "position_r2_high": 0.2}
+    values = {"neighbour_leakage": 0.3, "neighbour_leakage_low": 0.2, "position_r2": 0.1, "position_r2_low": -0.1}
+    text = " ".join(verdict({"a": row(0.1, 0.1, **values, **ends)}))
+    assert "beside it can be read" in text and "30.0 % [20.0, 40.0]" in text
+    assert "Its place in the image cannot surely be read from it (position R² 0.10 [-0.10, 0.20])" in text
+    assert "outside" not in text
 
 
 def test_advice_follows_from_the_figures() -> None:

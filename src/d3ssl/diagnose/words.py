@@ -82,12 +82,19 @@ def verdict(rows: dict[str, dict[str, Any]]) -> list[str]:
 def _read(row: dict[str, Any]) -> list[str]:
     found = []
     if row.get("neighbour_leakage") is not None:
-        found.append(f"the class of the neighbour can be read from it ({_named(row, 'neighbour_leakage')})")
+        sure = "can" if row["neighbour_leakage_low"] > 0 else "cannot surely"
+        found.append(
+            f"The class of the object beside it {sure} be read from it ({_named(row, 'neighbour_leakage')}; 0: chance)."
+        )
     if row.get("position_r2") is not None:
-        found.append(f"so can its place ({_named(row, 'position_r2')})")
+        sure = "can" if row["position_r2_low"] > 0 else "cannot surely"
+        found.append(f"Its place in the image {sure} be read from it ({_named(row, 'position_r2')}).")
     if row.get("receptive_leakage") is not None:
-        found.append(f"pixels outside its box move it ({_named(row, 'receptive_leakage')})")
-    return [f"How far {', '.join(found[:-1])}{' and ' if len(found) > 1 else ''}{found[-1]}."] if found else []
+        share = row["receptive_leakage"]
+        found.append(
+            f"{share:.0%} of what moves it lies outside the object's box ({_named(row, 'receptive_leakage')})."
+        )
+    return found
 
 
 def _compare(first: str, other: str, rows: dict[str, dict[str, Any]], key: str) -> str:
