@@ -251,6 +251,18 @@ def test_an_image_drawn_twice_counts_as_two_images(tmp_path: Path) -> None:
     assert ours[5] == pytest.approx(expected["ap75"], abs=1e-12)
 
 
+def test_intervals_are_as_wide_as_figures_of_other_images_scatter(tmp_path: Path) -> None:
+    """The standard deviation over fresh sets of images is what the bootstrap of one set finds, on average."""
+    spreads, figures = [], []
+    for seed in range(25):
+        _, annotations, found = scene(tmp_path, 1000 + seed, images=40)
+        judge = CocoTruth(annotations, masks=False).evaluate(found, "bbox")
+        matches = find_matches(judge, len(annotations), len(CATEGORIES))
+        spreads.append(bootstrap(matches, 60, numpy_generator(seed, "a"))["ap50"].std())
+        figures.append(named_statistics(judge)["ap50"])
+    assert np.mean(spreads) == pytest.approx(np.std(figures, ddof=1), rel=0.45)
+
+
 def test_intervals_hold_the_figure_and_are_the_same_again(tmp_path: Path) -> None:
     _, annotations, found = scene(tmp_path, 2, images=30)
     judge = CocoTruth(annotations, masks=False).evaluate(found, "bbox")
@@ -261,4 +273,5 @@ def test_intervals_hold_the_figure_and_are_the_same_again(tmp_path: Path) -> Non
     assert value is not None
     low, high = np.quantile(drawn["ap"], [0.025, 0.975])
     assert low < value < high and high - low < 0.4
+    assert drawn["ap"].mean() == pytest.approx(value, abs=1e-9)
     assert all(np.array_equal(drawn[name], again[name]) for name in ("ap", "ap50", "ap75"))
