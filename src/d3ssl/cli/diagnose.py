@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
             "d3ssl diagnose --backbone other/ --probes probes.npz --out other-diagnosis/   (the same probes)",
         ),
     )
-    what = "run folder, exported file, or timm:NAME[:pretrained|:FILE]; repeat it to compare several"
+    what = "run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; repeat it to compare several"
     parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     parser.add_argument("--data", type=str | None, default=None, help="COCO data with masks; none: procedural objects")
     parser.add_argument("--out", type=str, required=True, help="folder for report.html, diagnosis.json and probes.png")

@@ -80,7 +80,7 @@ def _run_task(task: str, argv: Sequence[str]) -> None:
             f"d3ssl evaluate {task} --backbone timm:resnet18 --data coco/val2017 --out evaluation/random",
         ),
     )
-    what = "run folder, exported file, or timm:NAME[:pretrained|:FILE]"
+    what = "run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…"
     parser.add_argument("--backbone", type=str, required=True, help=what)
     listed = "another backbone to measure beside it, or `random`: the same network with random weights; may be repeated"
     parser.add_argument("--baseline", type=str, action="append", default=[], help=listed)

@@ -163,7 +163,7 @@ def _measure(spec: str, name: str, run: RunConfig, scenes: Path, out: Path) -> d
     reading: Any = {"region_path": run.model.region_path, "roi_size": run.model.roi_size}  # random init has none
     objects = ObjectsConfig(size=run.views.size, seed=run.train.seed, **reading)
     metrics = evaluate_objects(spec, str(scenes), str(folder), objects)
-    probes = DiagnoseConfig(size=run.views.size, seed=run.train.seed, **reading)
+    probes = DiagnoseConfig(size=run.views.size, seed=run.train.seed, layers=False, **reading)
     return metrics | diagnose_backbone(spec, str(scenes / "val"), str(folder), probes)
 
 

@@ -36,7 +36,7 @@ class Monitor:
     def __init__(
         self, size: int, data: str | Path | None = None, *, objects: int = 16, channels: int = 3, seed: int = 0
     ) -> None:
-        config = DiagnoseConfig(size=size, objects=objects, seeds=1, seed=seed)
+        config = DiagnoseConfig(size=size, objects=objects, seeds=1, seed=seed, neighbour_classes=0, other_sides=())
 
         def build(images: ImageSet) -> ProbeSet:
             return build_probes(images, config, 0, channels=channels)

@@ -20,7 +20,7 @@ from d3ssl.models import Backbone
 
 def weights_digest(backbone: Backbone) -> str:
     """Changes with any weight, and with how the backbone reads regions and normalises images."""
-    parts: list[bytes | str] = [f"{backbone.timm_name} {backbone.region_path} {backbone.roi_size}"]
+    parts: list[bytes | str] = [f"{backbone.architecture} {backbone.region_path} {backbone.roi_size}"]
     parts.append(f"{backbone.mean} {backbone.std} {backbone.in_channels}")
     for name, value in sorted(backbone.state_dict().items()):
         parts += [name, value.detach().cpu().contiguous().numpy().tobytes()]

@@ -134,7 +134,7 @@ def make_rows(backbone: Backbone | str | Path, baselines: Sequence[str], reading
     alike = {"in_channels": first.in_channels, "region_path": first.region_path, "roi_size": first.roi_size}
 
     def random(seed: int) -> Backbone:
-        backbone = load_backbone(f"timm:{first.timm_name}:random:{seed}", **alike)
+        backbone = load_backbone(f"{first.architecture}:random:{seed}", **alike)
         backbone.mean, backbone.std, backbone.input_size = first.mean, first.std, first.input_size
         return backbone
 

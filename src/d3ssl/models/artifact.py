@@ -15,7 +15,8 @@ from torch import Tensor
 
 from d3ssl.errors import CheckpointError, InputError, nearest
 from d3ssl.files import read_json, write_atomically, write_json
-from d3ssl.models.backbone import HEAD_STAGES, Backbone, RegionPath, create_backbone
+from d3ssl.models.backbone import HEAD_STAGES, Backbone, Library, RegionPath, create_backbone
+from d3ssl.models.torchvision_net import create_torchvision_net
 
 WEIGHTS_NAME = "backbone.safetensors"
 MANIFEST_NAME = "manifest.json"
@@ -32,7 +33,13 @@ def save_backbone(folder: str | Path, backbone: Backbone, manifest: dict[str, An
         manifest: plain data to keep (input size, digests, versions). What the backbone knows itself (timm_name,
             in_channels, input_size, mean, std, region_path, roi_size, untrained, weights_sha256) is added where
             ``manifest`` does not say it.
+
+    Raises:
+        InputError: a network of torchvision.
     """
+    if backbone.library != "timm":
+        problem = f"the backbone is {backbone.library}'s '{backbone.timm_name}'; runs hold networks of timm"
+        raise InputError(problem, remedy="save its weights with torch.save(backbone.net.state_dict(), FILE).")
     folder = Path(folder)
     state = {key: value.detach().cpu().contiguous().clone() for key, value in backbone.net.state_dict().items()}
     with write_atomically(folder / WEIGHTS_NAME) as temporary:
@@ -65,8 +72,9 @@ def load_backbone(
 
             - ``timm:NAME`` or ``timm:NAME:random[:SEED]``: random weights, which depend on the seed (0) only;
             - ``timm:NAME:pretrained``: timm's weights;
-            - ``timm:NAME:FILE``: weights from a ``.safetensors`` file or a file of ``torch.save``.
-        in_channels: of the images, for ``timm:`` only; a run knows its own.
+            - ``timm:NAME:FILE``: weights from a ``.safetensors`` file or a file of ``torch.save``;
+            - ``torchvision:NAME`` and so on: the same with torchvision's classification networks.
+        in_channels: of the images, for ``timm:`` only; a run knows its own, torchvision's networks take 3.
         region_path: how ``Backbone.pool`` reads regions. None: as the run was trained (a run with an FPN: ``map``);
             for ``timm:``, ``c4`` where the network supports it, else ``map`` (ViTs).
         roi_size: cells a side of RoIAlign. None: as the run was trained; 7 for ``timm:``.
@@ -76,7 +84,11 @@ def load_backbone(
         CheckpointError: damaged file, keys or shapes of another network, weights without their manifest.
     """
     text = str(spec)
-    backbone = _from_timm(text, in_channels) if text.startswith("timm:") else _from_files(Path(text))
+    library, _, rest = text.partition(":")
+    if library == "timm" or library == "torchvision":
+        backbone = _from_library(library, rest, in_channels)
+    else:
+        backbone = _from_files(Path(text))
     if region_path is not None:
         backbone.require(region_path)
     backbone.region_path = region_path or backbone.region_path
@@ -84,28 +96,40 @@ def load_backbone(
     return backbone.eval()
 
 
-def _from_timm(spec: str, in_channels: int) -> Backbone:
-    _, name, *rest = spec.split(":", maxsplit=2)
-    source = rest[0] if rest else "random"
+def _from_library(library: Library, spec: str, in_channels: int) -> Backbone:
+    """``spec`` is what stands behind the library's name."""
+    name, _, source = spec.partition(":")
     if source == "pretrained":
-        return create_backbone(name, in_channels=in_channels, pretrained=True)
+        return _create(library, name, in_channels, pretrained=True)
     kind, _, seed = source.partition(":")
-    if kind == "random":
+    if kind in ("", "random"):
         if seed and not seed.isdecimal():
-            remedy = f"write timm:{name}:random:0, for example."
-            raise InputError(f"'{spec}': the seed '{seed}' is not a whole number", remedy=remedy)
-        return create_backbone(name, in_channels=in_channels, seed=int(seed or 0))
-    backbone = create_backbone(name, in_channels=in_channels, seed=0)
+            remedy = f"write {library}:{name}:random:0, for example."
+            raise InputError(f"'{library}:{spec}': the seed '{seed}' is not a whole number", remedy=remedy)
+        return _create(library, name, in_channels, seed=int(seed or 0))
+    backbone = _create(library, name, in_channels, seed=0)
     path = Path(source)
     if not path.is_file():
-        remedy = f"give a file of weights, or timm:{name}, timm:{name}:random:SEED, timm:{name}:pretrained."
+        own = f"{library}:{name}"
+        remedy = f"give a file of weights, or {own}, {own}:random:SEED, {own}:pretrained."
         raise InputError("no such file", path=path, remedy=remedy)
     state = _read_weights(path)
     classifier = getattr(backbone.net, "pretrained_cfg", {}).get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    layers = tuple(f"{layer}." for layer in classifier)  # the backbone has none, files of timm do
+    layers = tuple(f"{layer}." for layer in classifier)  # the backbone has none, the libraries' files do
     _fill(backbone, {key: value for key, value in state.items() if not key.startswith(layers)}, path)
     return backbone
+
+
+def _create(
+    library: Library, name: str, in_channels: int, *, pretrained: bool = False, seed: int | None = None
+) -> Backbone:
+    if library == "timm":
+        return create_backbone(name, in_channels=in_channels, pretrained=pretrained, seed=seed)
+    if in_channels != 3:
+        problem = f"torchvision's networks take images of 3 channels, not {in_channels}"
+        raise InputError(problem, remedy="choose a network of timm, which adapts its first layer.")
+    return Backbone(create_torchvision_net(name, pretrained=pretrained, seed=seed), name, library="torchvision")
 
 
 def _from_files(path: Path) -> Backbone:
@@ -119,7 +143,7 @@ def _from_files(path: Path) -> Backbone:
         remedy = "give the run's folder or its backbone.safetensors, or timm:NAME:FILE for weights of another origin."
         raise InputError("is not a backbone of d3ssl", path=path, remedy=remedy)
     else:
-        remedy = "give a run's folder, a .safetensors file, or timm:NAME."
+        remedy = "give a run's folder, a .safetensors file, timm:NAME or torchvision:NAME."
         if timm.is_model(str(path)):
             remedy = f"for a network of timm write timm:{path}."
         raise InputError("no such file or folder", path=path, remedy=remedy)
@@ -218,7 +242,8 @@ def _fill(backbone: Backbone, state: dict[str, Tensor], path: Path) -> None:
         if keys
     ]
     if parts:
-        problem = f"does not fit timm's '{backbone.timm_name}' of {backbone.in_channels} channels: {'; '.join(parts)}"
+        network = f"{backbone.library}'s '{backbone.timm_name}' of {backbone.in_channels} channels"
+        problem = f"does not fit {network}: {'; '.join(parts)}"
         raise CheckpointError(problem, path=path, remedy="name the network that these weights were made for.")
     backbone.net.load_state_dict(state)
 

@@ -1,6 +1,6 @@
-"""The backbone: any timm network with feature maps, cut open where regions are read.
+"""The backbone: any network of timm or torchvision with feature maps, cut open where regions are read.
 
-The network stays whole inside (``Backbone.net``), so that its ``state_dict`` is that of plain timm.
+The network stays whole inside (``Backbone.net``), so that its ``state_dict`` is that of plain timm (or torchvision).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 """Options by which timm's families accept images of any size, tried in order; none changes a parameter."""
 
 
+Library = Literal["timm", "torchvision"]
 RegionPath = Literal["c3", "c4", "map"]
 HEAD_STAGES: dict[RegionPath, int] = {"map": 0, "c4": 1, "c3": 2}
 """Stages of the network that run on regions instead of on whole images."""
@@ -41,8 +42,11 @@ class Backbone(nn.Module):
     """
 
     net: nn.Module
-    """The timm network with ``num_classes=0``."""
+    """The timm network with ``num_classes=0``, or torchvision's without its classifier."""
     timm_name: str
+    """The network's name in its library."""
+    library: Library
+    """Where the network comes from. Runs are trained with timm's."""
     in_channels: int
     channels: list[int]
     """Of each map."""
@@ -59,8 +63,9 @@ class Backbone(nn.Module):
     roi_size: int
     """Side of RoIAlign's grid. Default 7; SoCo's C4 head uses 14."""
 
-    def __init__(self, net: nn.Module, timm_name: str, in_channels: int = 3) -> None:
+    def __init__(self, net: nn.Module, timm_name: str, in_channels: int = 3, *, library: Library = "timm") -> None:
         super().__init__()
+        self.library = library
         _make_safe(net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.timm_name, self.in_channels = timm_name, in_channels
@@ -81,6 +86,11 @@ class Backbone(nn.Module):
     def supports(self, path: RegionPath) -> bool:
         """Whether regions can be read by this path."""
         return len(self.layout.cuts) >= HEAD_STAGES[path]
+
+    @property
+    def architecture(self) -> str:
+        """The spec of the same network with random weights (see ``load_backbone``)."""
+        return f"{self.library}:{self.timm_name}"
 
     @property
     def num_features(self) -> int:
