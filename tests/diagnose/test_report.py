@@ -22,6 +22,7 @@ from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
 from d3ssl.diagnose.pictures import relative_distances
 from d3ssl.diagnose.words import advice, verdict
 from d3ssl.errors import InputError
+from tests.browser import CHROMIUM, PHONE, show
 
 CONFIG = DiagnoseConfig(
     size=48, objects=10, seeds=1, contexts=3, draws=100, neighbour_classes=2, gradient_objects=2, blocks=1
@@ -41,6 +42,15 @@ def both(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("both")
     diagnose_backbone(list(SPECS), data, out, CONFIG, save_to=out / "probes.npz")
     return out
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_browser_shows_it_on_a_phone(both: Path, tmp_path: Path) -> None:
+    shown = show(both / "report.html", tmp_path)
+    assert shown.errors == [] and shown.wide == []
+    assert shown.width <= PHONE and shown.text > 1000
+    assert len(shown.images) >= 6 and min(shown.images) > 100
+    assert "What to do about it" in shown.headings
 
 
 def read(out: Path) -> dict[str, Any]:

@@ -156,15 +156,15 @@ def _seconds(run: RunConfig) -> float:
 def _measure(spec: str, name: str, run: RunConfig, scenes: Path, out: Path) -> dict[str, Any]:
     """Evaluation and diagnosis of one backbone, at the size that the runs see."""
     folder = out / "measured" / name.replace(" ", "-").lower()
-    written = [folder / "metrics.json", folder / "diagnosis.json"]
+    written = [folder / "objects" / "metrics.json", folder / "diagnosis" / "diagnosis.json"]
     if all(path.exists() for path in written):
         say(f"finished already: {folder}")
         return read_json(written[0]) | read_json(written[1])
     reading: Any = {"region_path": run.model.region_path, "roi_size": run.model.roi_size}  # random init has none
     objects = ObjectsConfig(size=run.views.size, seed=run.train.seed, **reading)
-    metrics = evaluate_objects(spec, str(scenes), str(folder), objects)
+    metrics = evaluate_objects(spec, str(scenes), str(folder / "objects"), objects)
     probes = DiagnoseConfig(size=run.views.size, seed=run.train.seed, layers=False, **reading)
-    return metrics | diagnose_backbone(spec, str(scenes / "val"), str(folder), probes)
+    return metrics | diagnose_backbone(spec, str(scenes / "val"), str(folder / "diagnosis"), probes)
 
 
 def _pictures(out: Path) -> list[tuple[str, Path]]:
@@ -172,7 +172,7 @@ def _pictures(out: Path) -> list[tuple[str, Path]]:
         (f"Image {n}: the canvas with its candidate and chosen regions, then the views as the networks see them.", path)
         for n, path in enumerate(sorted((out / "views").glob("view_*.png"))[:3], start=1)
     ]
-    probes = out / "measured" / "d3ssl" / "probes.png"
+    probes = out / "measured" / "d3ssl" / "diagnosis" / "probes.png"
     return [*views, ("Probes: the same object in several contexts, and at several places.", probes)]
 
 
