@@ -4,7 +4,8 @@
 
 Prints: D³SSL ÷ host; view generation ÷ step; and a step ÷ the sum of its bare forward and backward passes (the same
 networks on the same number of images of the same sizes, heads included, with no views, loss, teacher update or
-optimiser). Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side.
+optimiser); and the small diagnosis of ``runtime.diagnose_every`` ÷ step, with the share of the time that it takes at
+every 100 steps. Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Callable
 import torch
 
 from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors
+from d3ssl.diagnose import Monitor
 from d3ssl.methods import D3ssl, MethodConfig
 from d3ssl.models.ema import momentum_at
 from d3ssl.models.network import ModelConfig
@@ -100,10 +102,13 @@ def main() -> None:
     batch = make_canvas(options.batch, options.size * 8 // 7 // 8 * 8)
     host, ours = Side(False, options, batch), Side(True, options, batch)
     fixed = {id(side): side.make_views() for side in (host, ours)}
-    times: dict[str, list[float]] = {
-        name: [] for name in ("host", "ours", "host views", "ours views", "host bare", "ours bare")
-    }
+    monitor = Monitor(options.size)
+    names = ("host", "ours", "host views", "ours views", "host bare", "ours bare", "diagnosis")
+    times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(options.repeats + 1):
+        diagnosis = timed(lambda: monitor(ours.method.student.backbone))
+        if repeat:
+            times["diagnosis"].append(diagnosis)
         for name, side in (("host", host), ("ours", ours)):
             taken = {name: timed(side.step), f"{name} views": timed(side.make_views)}
             taken[f"{name} bare"] = timed(lambda side=side: side.bare(fixed[id(side)]))
@@ -115,6 +120,7 @@ def main() -> None:
         values = [a / b for a, b in zip(times[one], times[other], strict=True)]
         return f"{statistics.median(values):.3f}  [{min(values):.3f}, {max(values):.3f}]"
 
+    share = statistics.median(times["diagnosis"]) / statistics.median(times["ours"]) / 100
     lines = [
         f"{options.backbone}, {options.size} px, batch {options.batch}, {options.threads} thread(s), "
         f"torch {torch.__version__}, {options.repeats} repeats: median [min, max]",
@@ -124,6 +130,8 @@ def main() -> None:
         f"view generation / step, D3SSL           {ratio('ours views', 'ours')}",
         f"step / bare forward + backward, host    {ratio('host', 'host bare')}   goal <= 1.15",
         f"step / bare forward + backward, D3SSL   {ratio('ours', 'ours bare')}   goal <= 1.15",
+        f"diagnosis / step, D3SSL                 {ratio('diagnosis', 'ours')}",
+        f"diagnosis every 100 steps, share of time {share / (1 + share):.2%}   goal <= 3 %",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
 

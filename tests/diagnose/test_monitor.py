@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.diagnose.monitor import Monitor
+from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import MethodConfig
 from d3ssl.models import Backbone, create_backbone, load_backbone

@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
     config = build(RunConfig, options)
     monitor = None
     if config.runtime.diagnose_every is not None:
-        from d3ssl.diagnose.monitor import Monitor
+        from d3ssl.diagnose import Monitor
 
         monitor = Monitor(config.views.size, channels=config.canvas.channels)
     pretrain(config, resume=options.resume, measure=monitor)

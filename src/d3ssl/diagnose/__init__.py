@@ -12,6 +12,7 @@ from d3ssl.diagnose.config import DiagnoseConfig
 from d3ssl.diagnose.diagnosis import Diagnosis
 from d3ssl.diagnose.estimates import Estimate
 from d3ssl.diagnose.measure import Measured
+from d3ssl.diagnose.monitor import Monitor
 from d3ssl.diagnose.probes import build_probes
 from d3ssl.diagnose.run import diagnose, diagnose_backbone
 from d3ssl.diagnose.sensitivity import sensitivity
@@ -23,6 +24,7 @@ __all__ = [
     "Diagnosis",
     "Estimate",
     "Measured",
+    "Monitor",
     "NeighbourProbe",
     "Probe",
     "ProbeFile",
