@@ -412,6 +412,37 @@ def test_shift_mode_and_scale():
     torch.testing.assert_close(new[:, 2:] - new[:, :2], half[:, 2:] - half[:, :2], atol=1e-3, rtol=0)
 
 
+def test_a_foreground_that_is_not_moved_stays_where_x2_has_it():
+    batch = make_batch(16, labels=False)
+    views = make(batch, shift_mode="none", x3_cutout=False, x3_photometric="same")
+    assert torch.equal(third(views).boxes, views.teacher_x2.boxes)
+    inside = union_mask(third(views).boxes, views.valid, (80, 80))
+    assert torch.equal(kept(third(views)), inside)
+    difference = (third(views).images - views.teacher_x2.images).abs().amax(dim=1, keepdim=True)
+    assert difference[inside].max() < 1e-5 and difference[~inside].median() > 0.1
+
+
+def test_x3_on_the_mean_colour_needs_no_other_image():
+    for mode in ("union", "each"):
+        views = make(make_batch(coloured=True), x3_background="mean", shift_mode=mode)
+        blank = (third(views).images == 0).all(dim=1, keepdim=True)
+        assert torch.equal(blank, ~kept(third(views)))
+    alone = make(make_batch(1), x3_background="mean")
+    assert third(alone).images.shape == (1, 3, 80, 80)
+
+
+def test_dc_by_masks_keeps_the_masks_only():
+    batch = make_batch(16, coloured=True)
+    views = make(batch, dc_background="mix", dc_carries="mask", cutout_ratio=0.0)
+    view = views.student_x1
+    assert view.labels is not None
+    assert torch.equal(kept(view), (view.labels > 0)[:, None])
+    whole = make(batch, dc_background="mix", cutout_ratio=0.0).student_x1
+    assert (kept(whole) & ~kept(view)).any() and not (kept(view) & ~kept(whole)).any()
+    for b in range(16):
+        assert len(raw(view)[b][:, ~kept(view)[b, 0]].round().unique()) == 1  # one other image
+
+
 def test_x3_cutout():
     batch, options = make_batch(32, labels=False), {"regions_per_image": 1, "shift_scale": (1.0, 1.0)}
     for switch, low, high in ((True, 0.6, 0.8), (False, 0.99, 1.0)):
@@ -464,6 +495,8 @@ def test_one_image_is_enough_where_nothing_is_mixed():
 def test_masks_need_label_maps():
     with pytest.raises(InputError, match="label maps"):
         make(make_batch(labels=False), shift_carries="mask")
+    with pytest.raises(InputError, match="views.dc_carries is mask"):
+        make(make_batch(labels=False), dc_background="mix", dc_carries="mask", deposition=False)
 
 
 @pytest.mark.parametrize(
@@ -477,11 +510,17 @@ def test_masks_need_label_maps():
         ("regions_per_image", 0),
         ("shift_scale", (0.9, 0.5)),
         ("dc_mix_p", 0.5),
+        ("dc_carries", "mask"),
     ],
 )
 def test_impossible_configuration_is_a_clear_error(name, value):
     with pytest.raises(InputError, match=name):
         config(**{name: value})
+
+
+def test_a_cut_background_that_is_not_shown_is_an_error():
+    with pytest.raises(InputError, match="x3_background_cutout has no effect"):
+        config(x3_background="mean", x3_background_cutout=True)
 
 
 def test_tensors_of_parameters_are_drawn_on_the_cpu_and_can_be_replayed():

@@ -73,7 +73,7 @@ class RuntimeConfig:
     """bfloat16 autocast on GPUs; CPUs always compute in float32."""
     diagnose_every: int | None = None
     """Steps between two small diagnoses (context and position sensitivity of the student, on procedural objects) in the
-    log; None: none. One costs about a third of a training step of 64 images."""
+    log; None: none. One costs less than a training step (benchmarks/training_step.py)."""
     tensorboard: bool = True
     """Also write TensorBoard events to RUN/tensorboard."""
 

@@ -40,15 +40,19 @@ class ViewsConfig:
     """Surroundings of the regions in x1 and x2-small as the student sees them: their own, or another image's."""
     dc_mix_p: float = 1.0
     """Probability of that, for every image by itself; only with ``dc_background: mix``."""
+    dc_carries: Literal["box", "mask"] = "box"
+    """What of a region stays then: its whole box, or the pixels of its mask (needs ``canvas.labels``)."""
     teacher_sees: Literal["whole", "cut"] = "whole"
     """With the de-coupling module: whole views, or views cut like the student's with draws of their own."""
 
-    shift_mode: Literal["union", "each"] = "each"
-    """How x3's foreground is moved: all regions together (the authors' figure), or each by itself."""
+    shift_mode: Literal["union", "each", "none"] = "each"
+    """How x3's foreground is moved: all regions together (the authors' figure), each by itself, or not at all."""
     shift_scale: tuple[float, float] = (0.6, 1.0)
     """Factor by which the moved foreground is rescaled (decided here; (1, 1): moved only)."""
     shift_carries: Literal["box", "mask"] = "box"
     """What moves with a region: its whole box, or the pixels of its mask (needs ``canvas.labels``)."""
+    x3_background: Literal["mix", "mean"] = "mix"
+    """What x3 shows outside its foreground: another image of the batch, or the mean colour."""
     x3_cutout: bool = True
     """Cut x3's regions by RCC before they move; the holes show the new background."""
     x3_background_cutout: bool = False
@@ -73,6 +77,10 @@ class ViewsConfig:
             raise InputError(f"views.shift_scale is {self.shift_scale}", remedy="give 0 < low ≤ high.")
         if self.dc_mix_p != 1 and self.dc_background == "keep":
             raise InputError("views.dc_mix_p has no effect", remedy="set views.dc_background to mix.")
+        if self.dc_carries == "mask" and self.dc_background == "keep":
+            raise InputError("views.dc_carries has no effect", remedy="set views.dc_background to mix.")
+        if self.x3_background_cutout and self.x3_background == "mean":
+            raise InputError("views.x3_background_cutout has no effect", remedy="set views.x3_background to mix.")
 
     @property
     def small_size(self) -> int:

@@ -131,13 +131,18 @@ class D3Views:
 
     def _check(self, batch: CanvasBatch) -> None:
         config = self.config
-        mixes = self.deposition or (self.decouple and "mix" in (config.cutout_fill, config.dc_background))
+        mixes = self.deposition and config.x3_background == "mix"
+        mixes = mixes or (self.decouple and "mix" in (config.cutout_fill, config.dc_background))
         if mixes and len(batch.canvas) < 2:
             problem = "views are mixed with other images of the batch, but it has one only"
             raise InputError(problem, remedy="use two images or more (of each process and accumulated part).")
-        if self.deposition and config.shift_carries == "mask" and batch.labels is None:
-            problem = "views.shift_carries is mask, but the regions come without label maps"
-            raise InputError(problem, remedy="set canvas.labels to true, or views.shift_carries to box.")
+        masked = {
+            "shift_carries": self.deposition and config.shift_carries == "mask",
+            "dc_carries": self.decouple and config.dc_carries == "mask",
+        }
+        for name in (name for name, wanted in masked.items() if wanted and batch.labels is None):
+            problem = f"views.{name} is mask, but the regions come without label maps"
+            raise InputError(problem, remedy=f"set canvas.labels to true, or views.{name} to box.")
 
     def _sample_geometry(
         self, batch: CanvasBatch, generator: torch.Generator
@@ -237,13 +242,19 @@ class D3Views:
         own = torch.ones_like(kept)
         if config.dc_background == "mix":
             mixed = (drawn.mix < config.dc_mix_p).to(images.device)[:, None, None, None]
-            own = ~mixed | union_mask(view.boxes, valid, size)
+            own = ~mixed | self._own_pixels(view, valid)
         if config.cutout_fill == "mix":
             shown = mix_background(images, kept & own, _partners(images, drawn))
         else:
             shown = images if config.dc_background == "keep" else mix_background(images, own, _partners(images, drawn))
             shown = shown * kept
         return dataclasses.replace(view, images=shown, keep=kept & own)
+
+    def _own_pixels(self, view: View, valid: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 H W"]:
+        """The pixels of the regions: of their boxes or of their masks."""
+        if self.config.dc_carries == "box" or view.labels is None:
+            return union_mask(view.boxes, valid, (view.images.shape[2], view.images.shape[3]))
+        return (view.labels > 0)[:, None]
 
     def _deposition(self, view: View, valid: Bool[Tensor, "B K"], parameters: ViewParameters) -> View:
         """Cut the regions, move them, and fill everything else with another image."""
@@ -258,9 +269,11 @@ class D3Views:
         foreground = cut if config.x3_cutout else kept
         masked = config.shift_carries == "mask"
         moved, keep, labels = apply_shift(images, foreground, view.boxes, valid, matrices, view.labels, masked=masked)
-        others = _partners(images * cut if config.x3_background_cutout else images, drawn)
+        if config.x3_background == "mix":
+            others = _partners(images * cut if config.x3_background_cutout else images, drawn)
+            moved = mix_background(moved, keep, others)
         return View(
-            images=mix_background(moved, keep, others),
+            images=moved,
             boxes=shift_boxes(view.boxes, valid, matrices, self._size),
             matrix=view.matrix,
             keep=keep,

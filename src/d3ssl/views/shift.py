@@ -14,7 +14,7 @@ from d3ssl.errors import InputError
 from d3ssl.views.geometry import clip_boxes, map_boxes, warp, warp_labels
 from d3ssl.views.masks import union_mask
 
-ShiftMode = Literal["union", "each"]
+ShiftMode = Literal["union", "each", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ def shift_foreground(
         boxes: xyxy, px of the view; parts outside it are ignored.
         valid: False for slots to leave alone.
         generator: None: torch's global one.
-        mode: union or each.
+        mode: union, each, or none: the foreground stays where it is.
         scale: lowest and highest factor of the size; a region that would outgrow the view is scaled to fit it.
         labels: if given, slot k carries the pixels with label k + 1 only, instead of its whole box.
 
@@ -89,6 +89,8 @@ def shift_matrices(
     if not 0 < scale[0] <= scale[1]:
         raise InputError(f"the scale of the shift is {tuple(scale)}", remedy="give 0 < low ≤ high.")
     moving, _ = clip_boxes(boxes, size)
+    if mode == "none":
+        return torch.eye(3, dtype=boxes.dtype, device=boxes.device).expand(len(boxes), 1, 3, 3)
     height, width = size
     view = boxes.new_tensor([width, height])
     draws = torch.cat([parameters.scale[..., None], parameters.place], dim=-1).to(boxes)
