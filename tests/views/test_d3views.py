@@ -495,7 +495,7 @@ def test_one_image_is_enough_where_nothing_is_mixed():
 def test_masks_need_label_maps():
     with pytest.raises(InputError, match="label maps"):
         make(make_batch(labels=False), shift_carries="mask")
-    with pytest.raises(InputError, match="views.dc_carries is mask"):
+    with pytest.raises(InputError, match=r"views\.dc_carries is mask"):
         make(make_batch(labels=False), dc_background="mix", dc_carries="mask", deposition=False)
 
 

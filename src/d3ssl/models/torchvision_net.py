@@ -78,6 +78,9 @@ class TorchvisionNet(nn.Module):
 class TorchvisionViT(nn.Module):
     """A Vision Transformer without its head; images of any size, the position embedding interpolated (bicubic)."""
 
+    feature_info: list[dict[str, Any]]
+    pretrained_cfg: dict[str, Any]
+
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
         self.conv_proj, self.encoder = model.conv_proj, model.encoder
