@@ -1,0 +1,124 @@
+"""The paper's table in small: every row trained and measured over seeds, with the same data, images seen and options.
+
+    python -m benchmarks.scenes_table SCENES --out DIR [--budget cpu] [--rows table|study|NAME ...] [--seeds 3]
+        [--processes 2] [--minutes M] [--write docs/results.md]
+
+SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR with its config and logs; run the command
+again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
+table and the goals against the host; ``--write`` puts them between marks of the document, with a plot beside it.
+
+Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``gpu`` (one GPU, several calls).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from benchmarks.scenes_table import table
+from benchmarks.scenes_table.budgets import BUDGETS
+from benchmarks.scenes_table.cells import COST, DIAGNOSED, EVALUATED, OutOfTime, Work, compute_regions, run_cell
+from benchmarks.scenes_table.rows import ROWS, STUDY, TABLE
+from d3ssl.files import read_json, write_json
+
+DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
+
+
+def main() -> None:
+    options = _parse()
+    rows = [name for word in options.rows for name in {"table": TABLE, "study": STUDY}.get(word, [word])]
+    budget = BUDGETS[options.budget]
+    _claim(options.out, options.budget, options.scenes)
+    end = time.monotonic() + 60 * options.minutes
+    work = Work(scenes=options.scenes, out=options.out, budget=budget, threads=options.threads, end=end)
+    figures: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
+    missing: list[str] = []
+
+    def cell(row: str, seed: int) -> None:
+        try:
+            figures[row][seed] = run_cell(work, row, seed)
+        except OutOfTime:
+            missing.append(f"{row}, seed {seed}")
+            return
+        sys.stderr.write(f"[{sum(map(len, figures.values()))} of {len(rows) * options.seeds}] {row}, seed {seed}\n")
+
+    try:
+        for kind in sorted({ROWS[row].regions for row in rows if ROWS[row].trained}):
+            compute_regions(work, kind)
+    except OutOfTime:
+        sys.exit("the time was used up while regions were computed; run the same command again to go on")
+    with ThreadPoolExecutor(options.processes) as pool:
+        list(pool.map(lambda own: cell(*own), [(row, seed) for seed in range(options.seeds) for row in rows]))
+    figures = {row: dict(sorted(seeds.items())) for row, seeds in figures.items() if seeds}
+    if missing:
+        sys.stderr.write(f"not finished: {'; '.join(missing)}\nrun the same command again to go on\n")
+    write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
+    text = _text(figures, options)
+    sys.stdout.write(text + "\n")
+    if options.write is not None and figures:
+        table.plot(figures, options.write.parent / "images" / f"{options.name}.png", DRAWN)
+        picture = f"![Bars with 95 % intervals](images/{options.name}.png)"
+        table.put(options.write, options.name, f"{text}\n\n{picture}")
+    if missing:
+        sys.exit(3)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.scenes_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenes", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--budget", choices=BUDGETS, default="cpu")
+    parser.add_argument("--rows", nargs="+", default=["table"], choices=["table", "study", *ROWS], metavar="ROW")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=2, help="cells at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, and go on with the next call")
+    parser.add_argument("--write", type=Path, help="document to put the results into")
+    parser.add_argument("--name", default="scenes_table", help="of the results in the document")
+    parser.add_argument("--note", default="", help="on the data and the machine, for the document")
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error("--seeds: give 1 or more")
+    if not (options.scenes / "scenes.json").is_file():
+        parser.error(f"{options.scenes} is not a folder of `d3ssl scenes`: no scenes.json in it")
+    return options
+
+
+def _claim(out: Path, budget: str, scenes: Path) -> None:
+    """Cells of another budget or of other scenes are never mixed with these."""
+    wanted = {"budget": budget, "scenes": read_json(scenes / "scenes.json")["config"], "options": repr(BUDGETS[budget])}
+    known = out / "table.json"
+    if known.exists() and read_json(known) != wanted:
+        sys.exit(f"{out} holds a table of another budget or other scenes: choose another --out")
+    if not known.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(known, wanted)
+
+
+def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace) -> str:
+    command = "python -m benchmarks.scenes_table " + shlex.join(sys.argv[1:])
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    parts = [
+        f"Budget `{options.budget}`, {device}, torch {torch.__version__}. Mean over seeds ± half of the 95 % interval "
+        f"(Student's t; the scenes are the same for all seeds). {options.note}".strip(),
+        f"```sh\n{command}\n```",
+        table.markdown(figures, [*EVALUATED["objects"], *DIAGNOSED]),
+        table.markdown(figures, [*EVALUATED["segmentation"], *EVALUATED["detection"], *COST]),
+    ]
+    if {"host", "D3SSL"} <= figures.keys():
+        parts.append(table.goals(figures, "D3SSL"))
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""How much is trained and measured: for seconds, for a night of two cores, for one GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The same for every row of a table."""
+
+    recipe: str
+    """Of ``d3ssl pretrain``."""
+    options: tuple[str, ...]
+    """Over the recipe's."""
+    regions: tuple[str, ...]
+    """Options of ``d3ssl regions`` for the regions that are found."""
+    backbone: str
+    """Of the random row: the recipe's."""
+    region_path: str
+    roi_size: str
+    size: str
+    """Side of the images in all evaluations: that of the views, px."""
+    evaluate: dict[str, tuple[str, ...]]
+    """Tasks, and their options."""
+    diagnose: tuple[str, ...]
+
+
+_SMALL = {"recipe": "scenes-photo", "backbone": "test_resnet", "region_path": "c3", "roi_size": "6", "size": "64"}
+_QUICK = ("--colours", "lab", "--scales", "[100.0]")
+
+BUDGETS: dict[str, Budget] = {
+    "smoke": Budget(
+        **_SMALL,
+        options=("--train.steps", "4", "--train.batch_size", "16"),
+        regions=_QUICK,
+        evaluate={
+            "objects": (),
+            "segmentation": ("--max_train_images", "24", "--draws", "100", "--linear_iterations", "20"),
+            "detection": ("--steps", "2", "--batch_size", "4", "--max_val_images", "4", "--draws", "20"),
+        },
+        diagnose=("--objects", "12", "--seeds", "1", "--gradient_objects", "2", "--draws", "100"),
+    ),
+    "cpu": Budget(
+        **_SMALL,
+        options=("--train.steps", "800"),
+        regions=_QUICK,
+        evaluate={
+            "objects": (),
+            "segmentation": ("--max_train_images", "1000"),
+            "detection": ("--max_train_images", "1000", "--draws", "20", "--shown_images", "0"),
+        },
+        diagnose=(),
+    ),
+    "gpu": Budget(
+        recipe="scenes-photo",
+        options=(
+            *("--model.backbone", "resnet50", "--model.region_path", "c4", "--model.roi_size", "7"),
+            *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
+            *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
+            *("--train.steps", "6000", "--train.batch_size", "512", "--runtime.save_every", "250"),
+        ),
+        regions=_QUICK,
+        backbone="resnet50",
+        region_path="c4",
+        roi_size="7",
+        size="128",
+        evaluate={"objects": (), "segmentation": (), "detection": ("--steps", "1000", "--architecture", "c4")},
+        diagnose=(),
+    ),
+}

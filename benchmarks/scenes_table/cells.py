@@ -1,0 +1,132 @@
+"""A cell of the table, row × seed: trained, evaluated and diagnosed by the commands that a user has, each kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.scenes_table.budgets import Budget
+from benchmarks.scenes_table.rows import REGIONS, ROWS
+from d3ssl.files import read_json
+from d3ssl.train import read_log
+
+DIAGNOSED = ("context_sensitivity", "position_sensitivity", "neighbour_leakage", "position_r2")
+EVALUATED = {
+    "objects": ("o_knn", "o_knn_shuffled", "context_gap", "linear", "linear_shuffled"),
+    "segmentation": ("linear_miou", "linear_miou_shuffled", "retrieval_miou", "retrieval_miou_shuffled"),
+    "detection": ("box_ap", "box_ap_shuffled", "mask_ap", "mask_ap_shuffled"),
+}
+COST = ("images_per_s", "training_s")
+
+
+class OutOfTime(Exception):
+    """The call's time is used up; the next one goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all cells share."""
+
+    scenes: Path
+    out: Path
+    budget: Budget
+    threads: int
+    """Of each cell's processes."""
+    end: float
+    """When to stop, by ``time.monotonic()``."""
+
+
+def compute_regions(work: Work, kind: str) -> Path:
+    """The regions file of a kind, made once."""
+    path = work.out / f"regions-{kind}.parquet"
+    if not path.exists():
+        options = work.budget.regions if kind == "found" else REGIONS[kind]
+        _call(work, work.out / f"regions-{kind}.log", "regions", f"{work.scenes}/train", "--out", str(path), *options)
+    return path
+
+
+def run_cell(work: Work, row: str, seed: int) -> dict[str, float]:
+    """Train unless that is done, measure what is not measured, and read all figures.
+
+    Raises:
+        OutOfTime: before all is there; what is there stays.
+    """
+    folder = work.out / "cells" / f"{_slug(row)}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, float] = {}
+    backbone = f"timm:{work.budget.backbone}:random:{seed}"
+    if ROWS[row].trained:
+        backbone = str(_train(work, row, seed, folder))
+        found |= _cost(Path(backbone))
+    reading = ("--region_path", work.budget.region_path, "--roi_size", work.budget.roi_size)
+    size, drawn = ("--size", work.budget.size), ("--seed", str(seed))
+    for task, options in work.budget.evaluate.items():
+        words = ["--backbone", backbone, "--data", str(work.scenes), *size, *options]
+        words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
+        figures = _measured(work, folder / task, "metrics.json", "evaluate", task, *words)
+        found |= {key: figures[key] for key in EVALUATED[task]}
+    words = ["--backbone", backbone, "--data", f"{work.scenes}/val", "--layers", "false", *size, *work.budget.diagnose]
+    figures = _measured(work, folder / "diagnosis", "diagnosis.json", "diagnose", *words, *reading, *drawn)
+    return found | {key: figures[key] for key in DIAGNOSED}
+
+
+def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
+    run = folder / "run"
+    if (run / "backbone.safetensors").exists():
+        return run
+    words = ["--recipe", work.budget.recipe, "--data", f"{work.scenes}/train", "--out", str(run)]
+    words += ["--regions", str(compute_regions(work, ROWS[row].regions)), "--train.seed", str(seed)]
+    words += ["--runtime.workers", "0", *work.budget.options, *ROWS[row].options]
+    _call(work, folder / "train.log", "pretrain", *words, *(["--resume"] if run.is_dir() else []))
+    return run
+
+
+def _cost(run: Path) -> dict[str, float]:
+    """Wall time of the training steps alone, also of a run that was stopped and resumed, and images a second."""
+    batch = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["train"]["batch_size"]
+    lines = read_log(run)
+    ends = [0, *(line["step"] for line in lines)]
+    images = [(end - start) * batch for start, end in pairwise(ends)]
+    seconds = sum(count / line["images_per_s"] for count, line in zip(images, lines, strict=True))
+    return {"images_per_s": sum(images) / seconds, "training_s": seconds}
+
+
+def _measured(work: Work, out: Path, name: str, *words: str) -> dict[str, Any]:
+    if not (out / name).exists():
+        _call(work, out.with_suffix(".log"), *words, "--out", str(out))
+    return read_json(out / name)
+
+
+def _call(work: Work, log: Path, *words: str) -> None:
+    """Run a command of d3ssl; at the end of the time it is told to stop, and a training saves a checkpoint."""
+    left = work.end - time.monotonic()
+    if left <= 0:
+        raise OutOfTime
+    environment = os.environ | {"OMP_NUM_THREADS": str(work.threads), "MKL_NUM_THREADS": str(work.threads)}
+    with open(log, "a", encoding="utf-8") as file:
+        file.write(f"\n$ d3ssl {' '.join(words)}\n")
+        file.flush()
+        process = subprocess.Popen([sys.executable, "-m", "d3ssl", *words], env=environment, stdout=file, stderr=file)
+        try:
+            status = process.wait(left)
+        except subprocess.TimeoutExpired as error:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+            raise OutOfTime from error
+        finally:
+            process.kill()
+    if status:
+        raise SystemExit(f"d3ssl {words[0]} ended with {status}: see {log}")
+
+
+def _slug(row: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in row).strip("-").lower()

@@ -1,0 +1,77 @@
+"""The rows of the table and of the study: what each one changes in the budget's recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A way of training a backbone."""
+
+    options: tuple[str, ...] = ()
+    """Of ``d3ssl pretrain``, over the recipe's."""
+    regions: str = "found"
+    """Which regions it is trained on (see ``REGIONS``)."""
+    trained: bool = True
+    """False: random initialisation."""
+
+
+def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
+    return ("--method.decouple", str(decouple).lower(), "--method.deposition", str(deposition).lower())
+
+
+_HOST = _modules(False, False)
+_WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
+
+TABLE: dict[str, Row] = {
+    "random": Row(trained=False),
+    "image-level BYOL": Row(regions="whole", options=(*_WHOLE, "--method.objective", "regression")),
+    "image-level InfoNCE": Row(regions="whole", options=_WHOLE),
+    "host": Row(options=_HOST),
+    "host + DC": Row(options=_modules(True, False)),
+    "host + DP": Row(options=_modules(False, True)),
+    "D3SSL": Row(),
+    "D3SSL without RCC": Row(options=("--views.cutout_ratio", "0", "--views.x3_cutout", "false")),
+    "D3SSL without mixing": Row(options=("--views.dc_background", "keep", "--views.x3_background", "mean")),
+    "D3SSL without shift": Row(options=("--views.shift_mode", "none")),
+}
+"""Everything but the named part is the same: data, backbone, optimiser, images seen, the draws of the base views."""
+
+STUDY: dict[str, Row] = {
+    "RCC ratio 0.15": Row(options=("--views.cutout_ratio", "0.15")),
+    "RCC ratio 0.5": Row(options=("--views.cutout_ratio", "0.5")),
+    "RCC in x3 too": Row(options=("--views.x3_cutout", "true")),
+    "RCC of the context": Row(options=("--views.cutout_where", "context")),
+    "fill: another image": Row(options=("--views.cutout_fill", "mix")),
+    "teacher sees cut views": Row(options=("--views.teacher_sees", "cut")),
+    "L_dp × 0.3": Row(options=("--method.deposition_weight", "0.3")),
+    "L_dp × 3": Row(options=("--method.deposition_weight", "3")),
+    "shift of the union": Row(options=("--views.shift_mode", "union")),
+    "shift, scale 0.3–0.8": Row(options=("--views.shift_scale", "[0.3, 0.8]")),
+    "shift, scale 0.8–1": Row(options=("--views.shift_scale", "[0.8, 1.0]")),
+    "2 regions an image": Row(options=("--views.regions_per_image", "2")),
+    "5 regions an image": Row(options=("--views.regions_per_image", "5")),
+    "regions: ground truth": Row(regions="annotations"),
+    "regions: ground truth, by masks": Row(
+        regions="annotations",
+        options=("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
+    ),
+    "regions: grid": Row(regions="grid"),
+    "regions: Felzenszwalb, by masks": Row(
+        regions="segments",
+        options=("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
+    ),
+}
+"""One factor at a time, from D3SSL."""
+
+ROWS = TABLE | STUDY
+
+REGIONS: dict[str, tuple[str, ...]] = {
+    "found": (),  # as the budget's recipe says
+    "whole": ("--method", "grid", "--grid_rows", "1", "--grid_columns", "1"),
+    "annotations": ("--method", "annotations"),
+    "grid": ("--method", "grid"),
+    "segments": ("--method", "felzenszwalb"),
+}
+"""Options of ``d3ssl regions``."""

@@ -1,0 +1,153 @@
+"""Figures of cells → means with intervals, goals against the host, Markdown and a plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from matplotlib.figure import Figure
+from scipy import stats
+
+from d3ssl.files import write_atomically
+
+Figures = Mapping[str, Mapping[int, Mapping[str, float | None]]]
+"""Row → seed → measure → value; None: not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Mean over seeds with its 95 % interval (Student's t); NaN bounds with one seed."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if math.isnan(self.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ± {self.value - self.low:.3f}"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Of independent values, a seed each."""
+    if len(values) < 2:
+        return Interval(values[0], math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    return Interval(mean(values), mean(values) - half, mean(values) + half)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What a row is to reach against the host, seed by seed."""
+
+    measure: str
+    target: float
+    relative: bool
+    """(row − host) ÷ host, a negative share; else row − host, points of 1."""
+
+
+GOALS = (
+    Goal(measure="context_sensitivity", target=-0.60, relative=True),
+    Goal(measure="position_sensitivity", target=-0.85, relative=True),
+    Goal(measure="neighbour_leakage", target=-0.50, relative=True),
+    Goal(measure="o_knn", target=0.15, relative=False),
+    Goal(measure="o_knn_shuffled", target=0.15, relative=False),
+    Goal(measure="context_gap", target=-0.50, relative=True),
+    Goal(measure="linear_miou", target=0.0, relative=False),
+    Goal(measure="linear_miou_shuffled", target=0.0, relative=False),
+    Goal(measure="box_ap", target=0.0, relative=False),
+    Goal(measure="box_ap_shuffled", target=0.0, relative=False),
+)
+
+
+def against_host(figures: Figures, row: str, goal: Goal) -> Interval | None:
+    """The change from the host to a row over the seeds that both have; None where there is none, or the host's is 0."""
+    changes = []
+    for seed in figures[row].keys() & figures.get("host", {}).keys():
+        own, host = figures[row][seed].get(goal.measure), figures["host"][seed].get(goal.measure)
+        if own is not None and host is not None and (host or not goal.relative):
+            changes.append((own - host) / abs(host) if goal.relative else own - host)
+    return interval(changes) if changes else None
+
+
+def reached(goal: Goal, change: Interval) -> str:
+    """In words, by the interval: yes, no, or open."""
+    sign = 1 if goal.target > 0 or not goal.relative else -1
+    low, high = sorted((sign * change.low, sign * change.high))
+    if math.isnan(change.low):
+        return "one seed"
+    target = sign * goal.target
+    return "yes" if low > target else "no" if high < target else "not outside the interval"
+
+
+def markdown(figures: Figures, measures: Sequence[str]) -> str:
+    """Rows down, measures across."""
+    lines = ["| | seeds | " + " | ".join(name.replace("_", " ") for name in measures) + " |"]
+    lines.append("|---" * (len(measures) + 2) + "|")
+    for row, seeds in figures.items():
+        cells = [f"{row} | {len(seeds)}"]
+        for name in measures:
+            values = [value for own in seeds.values() if (value := own.get(name)) is not None]
+            cells.append(str(interval(values)) if values else "–")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def goals(figures: Figures, row: str) -> str:
+    """The goals of a row, one a line."""
+    lines = ["| against the host, seed by seed | goal | change | reached |", "|---|---|---|---|"]
+    for goal in GOALS:
+        change = against_host(figures, row, goal)
+        if change is None:
+            lines.append(f"| {goal.measure.replace('_', ' ')} | {goal.target:+.0%} | – | not measured |")
+            continue
+        unit = "%" if goal.relative else " points"
+        half = "" if math.isnan(change.low) else f" ± {100 * (change.value - change.low):.1f}"
+        shown = f"{100 * change.value:+.1f}{half}{unit}"
+        target = "better" if goal.target == 0 else f"{100 * goal.target:+.0f}{unit}"
+        lines.append(f"| {goal.measure.replace('_', ' ')} | {target} | {shown} | {reached(goal, change)} |")
+    return "\n".join(lines)
+
+
+def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
+    """Bars with intervals, a panel for each measure."""
+    figure = Figure(figsize=(3.2 * len(measures), 0.4 * len(figures) + 1.2), layout="constrained")
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    for axis, name in zip(axes, measures, strict=True):
+        for place, (row, seeds) in enumerate(figures.items()):
+            values = [value for own in seeds.values() if (value := own.get(name)) is not None]
+            if not values:
+                continue
+            found = interval(values)
+            colour = "#2b6cb0" if row == "D3SSL" else "#d9822b" if row == "host" else "#8a8f98"
+            half = 0.0 if math.isnan(found.low) else found.value - found.low
+            axis.barh(place, found.value, xerr=half, color=colour, error_kw={"lw": 1})
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_yticks(range(len(figures)), list(figures), fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def put(document: Path, name: str, text: str) -> None:
+    """Replace what stands between a document's marks of this name, or add it at the end.
+
+    Raises:
+        ValueError: only one of the two marks is there.
+    """
+    begin, end = f"<!-- {name}: written by benchmarks/scenes_table -->", f"<!-- end of {name} -->"
+    old = document.read_text(encoding="utf-8")
+    if (begin in old) != (end in old):
+        raise ValueError(f"{document} holds only one of the marks of {name}")
+    block = f"{begin}\n{text}\n{end}"
+    if begin in old:
+        before, _, rest = old.partition(begin)
+        new = before + block + rest.partition(end)[2]
+    else:
+        new = f"{old.rstrip()}\n\n{block}\n"
+    with write_atomically(document) as temporary:
+        temporary.write_text(new, encoding="utf-8")

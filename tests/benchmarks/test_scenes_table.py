@@ -1,0 +1,128 @@
+"""The table of the evidence: its arithmetic by hand, and the whole command in small."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from benchmarks.scenes_table import table
+from benchmarks.scenes_table.rows import REGIONS, ROWS
+from d3ssl.data.scenes import ScenesConfig, make_scenes
+
+FIGURES = {
+    "random": {0: {"o_knn": 0.2, "context_sensitivity": None}},
+    "host": {
+        0: {"o_knn": 0.40, "context_sensitivity": 0.8},
+        1: {"o_knn": 0.42, "context_sensitivity": 0.9},
+        2: {"o_knn": 0.44, "context_sensitivity": 1.0},
+    },
+    "D3SSL": {
+        0: {"o_knn": 0.60, "context_sensitivity": 0.24},
+        1: {"o_knn": 0.61, "context_sensitivity": 0.27},
+        2: {"o_knn": 0.65, "context_sensitivity": 0.30},
+    },
+}
+KNN, CONTEXT = table.GOALS[3], table.GOALS[0]
+
+
+def test_the_interval_is_students() -> None:
+    found = table.interval([1.0, 2.0, 3.0])
+    assert found.value == 2.0
+    assert found.high - found.value == pytest.approx(4.3027 / math.sqrt(3), rel=1e-4)  # t(0.975, 2)
+    assert found.value - found.low == pytest.approx(found.high - found.value)
+    assert math.isnan(table.interval([0.5]).low)
+
+
+def test_changes_are_seed_by_seed() -> None:
+    relative = table.against_host(FIGURES, "D3SSL", CONTEXT)
+    assert relative is not None and relative.value == pytest.approx(-0.7)
+    assert relative.high - relative.low == pytest.approx(0, abs=1e-9)
+    points = table.against_host(FIGURES, "D3SSL", KNN)
+    assert points is not None and points.value == pytest.approx(0.2)  # of 0.20, 0.19, 0.21
+    assert table.against_host(FIGURES, "random", CONTEXT) is None
+    one = table.against_host(FIGURES, "random", KNN)
+    assert one is not None and one.value == pytest.approx(-0.2)
+
+
+@pytest.mark.parametrize(
+    ("goal", "low", "high", "word"),
+    [
+        (CONTEXT, -0.7, -0.61, "yes"),
+        (CONTEXT, -0.7, -0.5, "not outside the interval"),
+        (CONTEXT, -0.5, 0.1, "no"),
+        (KNN, 0.16, 0.3, "yes"),
+        (KNN, 0.1, 0.3, "not outside the interval"),
+        (KNN, -0.1, 0.1, "no"),
+        (table.GOALS[6], 0.001, 0.1, "yes"),
+        (table.GOALS[6], -0.1, -0.01, "no"),
+        (KNN, math.nan, math.nan, "one seed"),
+    ],
+)
+def test_a_goal_is_reached_where_the_whole_interval_is_beyond_it(
+    goal: table.Goal, low: float, high: float, word: str
+) -> None:
+    assert table.reached(goal, table.Interval((low + high) / 2, low, high)) == word
+
+
+def test_the_document_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
+    document = tmp_path / "results.md"
+    document.write_text("# Before\n")
+    for text in ("first", "second"):
+        table.put(document, "one", text)
+    table.put(document, "two", "other")
+    found = document.read_text()
+    assert found.startswith("# Before\n") and "first" not in found
+    assert found.count("second") == found.count("other") == 1
+    document.write_text(found.replace("<!-- end of one -->", ""))
+    with pytest.raises(ValueError, match="only one of the marks"):
+        table.put(document, "one", "third")
+
+
+def test_every_row_has_known_regions() -> None:
+    assert {row.regions for row in ROWS.values()} == set(REGIONS)
+
+
+@pytest.mark.slow
+def test_the_command_in_small(tmp_path: Path) -> None:
+    """Two rows through all stages; the second call computes nothing, and adds no block to the document."""
+    scenes, document = tmp_path / "scenes", tmp_path / "docs" / "results.md"
+    make_scenes(scenes, ScenesConfig(images=40, val_images=20, size=96, num_classes=4, themes=2, workers=1))
+    document.parent.mkdir()
+    document.write_text("# Results\n")
+    (document.parent / "images").mkdir()
+    words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
+    words += ["--budget", "smoke", "--rows", "host", "D3SSL", "--seeds", "1", "--write", str(document)]
+
+    def call(*more: str) -> subprocess.CompletedProcess[str]:
+        root = Path(__file__).parents[2]
+        return subprocess.run([*words, *more], cwd=root, capture_output=True, text=True, check=False)
+
+    first = call("--minutes", "0")
+    assert (
+        first.returncode == 1
+        and "run the same command again" in first.stderr
+        and not list(tmp_path.glob("out/cells/*/run"))
+    )
+    second = call()
+    assert second.returncode == 0, second.stderr
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["rows"]
+    assert list(figures) == ["host", "D3SSL"]
+    for seeds in figures.values():
+        assert 0 <= seeds["0"]["o_knn"] <= 1 and seeds["0"]["context_sensitivity"] > 0
+        assert 0 <= seeds["0"]["box_ap"] <= 1 and 0 <= seeds["0"]["linear_miou_shuffled"] <= 1
+        assert seeds["0"]["images_per_s"] > 0
+    written = document.read_text()
+    assert "| host | 1 |" in written and "| context sensitivity | -60% |" in written
+    assert Image.open(document.parent / "images" / "scenes_table.png").width > 300
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*") if path.is_file()}
+    assert call().returncode == 0
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    assert document.read_text() == written
+    other = call("--budget", "cpu")
+    assert other.returncode == 1 and "another budget" in other.stderr
