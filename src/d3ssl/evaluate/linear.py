@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from d3ssl.console import warn
@@ -85,11 +85,12 @@ def _fit_path(
 ) -> list[LogisticRegression]:
     """A fit for every strength, each begun where the stronger one before it ended."""
     models: list[LogisticRegression] = []
+    threads = ThreadpoolController()  # looks through all loaded libraries, so once
     for strength in strengths:
         model = LogisticRegression(C=1 / (strength * len(x)), max_iter=MAX_ITERATIONS, tol=1e-3, warm_start=True)
         if models:
             model.coef_, model.intercept_, model.classes_ = models[-1].coef_, models[-1].intercept_, models[-1].classes_
-        with warnings.catch_warnings(), threadpool_limits(1 if x.size <= _SMALL else None):
+        with warnings.catch_warnings(), threads.limit(limits=1 if x.size <= _SMALL else None):
             warnings.simplefilter("ignore", ConvergenceWarning)  # the caller looks at the fit it uses
             models.append(model.fit(x, y))
     return models
