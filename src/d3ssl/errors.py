@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class D3sslError(Exception):
@@ -12,11 +11,11 @@ class D3sslError(Exception):
 
     Args:
         problem: one sentence that says what is wrong.
-        path: the file or folder at fault.
+        path: the file or folder at fault; anything that names one as text, such as a member of a shard.
         remedy: one sentence that says what to do.
     """
 
-    def __init__(self, problem: str, *, path: str | Path | None = None, remedy: str | None = None) -> None:
+    def __init__(self, problem: str, *, path: object = None, remedy: str | None = None) -> None:
         self.problem, self.path, self.remedy = problem, path, remedy
         where = f"{path}: " if path is not None else ""
         super().__init__(f"{where}{problem}" + (f"\n  What to do: {remedy}" if remedy else ""))

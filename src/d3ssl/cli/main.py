@@ -13,6 +13,7 @@ from d3ssl.errors import D3sslError, nearest
 COMMANDS = {
     "quickstart": "see it all in 8 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
     "scenes": "make images with several objects, in COCO format, procedural or from your cut-outs",
+    "shards": "pack images into tar shards, which are read in place wherever images are taken",
     "regions": "find the regions that stand for objects, once, into a Parquet file",
     "views": "draw what a run would be trained on, one picture an image",
     "pretrain": "train a backbone on unlabelled images",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -17,6 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from d3ssl.data import png, tiff
+from d3ssl.data.place import Place, as_place, open_place
 from d3ssl.data.stored import StoredImage, to_eight_bits, upright
 from d3ssl.errors import D3sslError, InputError
 
@@ -27,6 +29,7 @@ IMAGE_SUFFIXES = frozenset(
 MAX_PIXELS = 178_956_970
 """Height times width above which a file is refused unseen: where PIL refuses too (0.5 GB as RGB)."""
 _NPY_MAGIC = b"\x93NUMPY"
+_NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ORIENTATION = 0x0112
 _GREY_MODES = ("1", "L", "LA")
 # What decoders raise on damaged data. The list is as long as it is because they check little themselves.
@@ -47,17 +50,17 @@ _DAMAGE = (
 )
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(path: str | Place) -> tuple[int, int]:
     """Height and width of the upright image, px, from the file's header only.
 
     Raises:
         InputError: no such file, not an image, or more than ``MAX_PIXELS`` pixels.
     """
-    with _opened(Path(path), MAX_PIXELS) as stored:
+    with _opened(as_place(path), MAX_PIXELS) as stored:
         return stored.upright_size
 
 
-def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W C"]:
+def read_image(path: str | Place, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W C"]:
     """Read a whole image: 0..255, upright (EXIF orientation applied), one or more channels.
 
     Grey gives one channel; palettes, CMYK and the like become RGB; alpha is dropped. 16 bits become 8 by division by
@@ -66,18 +69,18 @@ def read_image(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.nd
     first frame.
 
     Args:
-        path: the file.
+        path: the file; as everywhere here, of its own or inside a tar shard.
         max_pixels: refuse files of more pixels after reading the header only. PIL has a limit of its own, the default.
 
     Raises:
         InputError: no such file, not an image, damaged, truncated or too large.
     """
-    path = Path(path)
+    path = as_place(path)
     with _opened(path, max_pixels) as stored:
         return upright(_decode(path, stored, 0), stored.orientation)
 
 
-def read_canvas(path: str | Path, size: int, channels: int = 3) -> tuple[UInt8[np.ndarray, "S S C"], tuple[int, int]]:
+def read_canvas(path: str | Place, size: int, channels: int = 3) -> tuple[UInt8[np.ndarray, "S S C"], tuple[int, int]]:
     """Read an image and stretch it to a square canvas: one decode, one resize (bilinear, antialiased).
 
     JPEG files are decoded at the smallest scale of n/8 that is no smaller than the canvas.
@@ -93,7 +96,7 @@ def read_canvas(path: str | Path, size: int, channels: int = 3) -> tuple[UInt8[n
     Raises:
         InputError: as ``read_image``; or the image has another number of channels.
     """
-    path = Path(path)
+    path = as_place(path)
     with _opened(path, MAX_PIXELS) as stored:
         array = _fit_channels(path, _decode(path, stored, size), channels)
         return upright(_resize(array, (size, size)), stored.orientation), stored.upright_size
@@ -107,7 +110,7 @@ def reduced_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def read_reduced(path: str | Path, short_side: int) -> tuple[UInt8[np.ndarray, "H W C"], tuple[int, int]]:
+def read_reduced(path: str | Place, short_side: int) -> tuple[UInt8[np.ndarray, "H W C"], tuple[int, int]]:
     """Read an image and shrink it to a short side, its aspect kept: one decode, one resize (bilinear, antialiased).
 
     Returns:
@@ -117,7 +120,7 @@ def read_reduced(path: str | Path, short_side: int) -> tuple[UInt8[np.ndarray, "
     Raises:
         InputError: as ``read_image``.
     """
-    path = Path(path)
+    path = as_place(path)
     with _opened(path, MAX_PIXELS) as stored:
         size = stored.upright_size
         height, width = reduced_size(size, short_side)
@@ -127,9 +130,9 @@ def read_reduced(path: str | Path, short_side: int) -> tuple[UInt8[np.ndarray, "
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int) -> Iterator[StoredImage]:
+def _opened(path: Place, max_pixels: int) -> Iterator[StoredImage]:
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; only the opening is tried here
+        file = open_place(path)  # closed below; only the opening is tried here
     except FileNotFoundError as error:
         raise InputError("no such file", path=path, remedy="check the path.") from error
     except OSError as error:
@@ -147,44 +150,56 @@ def _opened(path: Path, max_pixels: int) -> Iterator[StoredImage]:
         yield stored
 
 
-def _decode(path: Path, stored: StoredImage, least_side: int) -> UInt8[np.ndarray, "H W C"]:
+def _decode(path: Place, stored: StoredImage, least_side: int) -> UInt8[np.ndarray, "H W C"]:
     try:
         return stored.decode(least_side)
     except _DAMAGE as error:
         raise _damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> D3sslError:
+def _damaged(path: Place, error: Exception) -> D3sslError:
     reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
     remedy = "the file is damaged, incomplete or of an unknown kind; replace it or take it away."
     return InputError(f"cannot be read as an image ({reason})", path=path, remedy=remedy)
 
 
-def _too_large(path: Path, found: str, limit: int) -> D3sslError:
+def _too_large(path: Place, found: str, limit: int) -> D3sslError:
     remedy = "shrink the image, cut it into tiles, or take it away."
     return InputError(f"has too many pixels ({found}; the limit is {limit:,})", path=path, remedy=remedy)
 
 
-def _read_header(path: Path, file: BinaryIO) -> StoredImage:
+def _read_header(path: Place, file: BinaryIO) -> StoredImage:
     magic = file.read(8)
     file.seek(0)
     if magic[: len(_NPY_MAGIC)] == _NPY_MAGIC:
-        return _open_npy(path)
+        return _open_npy(file)
     if magic[:4] in tiff.MAGIC:
-        stored = tiff.open_tiff(path)
+        stored = tiff.open_tiff(path, file)
         if stored is not None:
             return stored
+        file.seek(0)
     with warnings.catch_warnings():
         # PIL warns from half of its limit on; ours decides.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         return _open_with_pil(file)
 
 
-def _open_npy(path: Path) -> StoredImage:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if array.ndim not in (2, 3):
-        raise ValueError(f"an array of shape {array.shape} is no image; (H, W) or (H, W, C) is")
-    return StoredImage(height=array.shape[0], width=array.shape[1], decode=lambda _: to_eight_bits(np.array(array)))
+def _open_npy(file: BinaryIO) -> StoredImage:
+    version = np.lib.format.read_magic(file)
+    if version not in _NPY_HEADERS:  # (3, 0) names the columns of tables in Unicode
+        raise ValueError(f"NumPy's format {version} is not one of arrays of numbers")
+    shape, _, dtype = _NPY_HEADERS[version](file)
+    if len(shape) not in (2, 3):
+        raise ValueError(f"an array of shape {shape} is no image; (H, W) or (H, W, C) is")
+    begin = file.tell()
+    if file.seek(0, os.SEEK_END) < begin + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"the file ends at byte {file.tell()}, within the pixels")
+
+    def decode(_least_side: int) -> UInt8[np.ndarray, "H W C"]:
+        file.seek(0)
+        return to_eight_bits(np.load(file, allow_pickle=False))
+
+    return StoredImage(height=shape[0], width=shape[1], decode=decode)
 
 
 def _open_with_pil(file: BinaryIO) -> StoredImage:
@@ -237,7 +252,7 @@ def _pixels(image: Image.Image) -> UInt8[np.ndarray, "H W C"]:
     return to_eight_bits(np.array(image.convert("L" if mode in _GREY_MODES else "RGB")))
 
 
-def _fit_channels(path: Path, array: UInt8[np.ndarray, "H W C"], channels: int) -> UInt8[np.ndarray, "H W C2"]:
+def _fit_channels(path: Place, array: UInt8[np.ndarray, "H W C"], channels: int) -> UInt8[np.ndarray, "H W C2"]:
     found = array.shape[2]
     if found == channels:
         return array

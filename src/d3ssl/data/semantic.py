@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64, Integer
 
 from d3ssl.data.coco import CocoAnnotations
 from d3ssl.data.images import image_size
+from d3ssl.data.place import Place
 from d3ssl.data.sources import ImageSet, file_bytes
 from d3ssl.errors import InputError
 from d3ssl.files import digest
@@ -49,7 +50,7 @@ class SemanticSet:
     """The folder that the ids are relative to."""
     ids: tuple[str, ...]
     """Path of the image relative to the root, with forward slashes; unique and sorted."""
-    paths: tuple[Path, ...]
+    paths: tuple[Place, ...]
     names: tuple[str, ...]
     """Of the classes; position = label."""
     maps: Maps

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, or a COCO annotations file with its images."""
+"""Where images come from: a folder, a COCO annotations file with its images, or tar shards."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from jaxtyping import Int
 
 from d3ssl.data.coco import CocoAnnotations, read_coco
 from d3ssl.data.images import IMAGE_SUFFIXES
+from d3ssl.data.place import Place, file_bytes
+from d3ssl.data.shards.find import compressed_tars, find_shards
+from d3ssl.data.shards.members import read_members
+from d3ssl.data.shards.tar import compressed
 from d3ssl.errors import InputError
 from d3ssl.files import digest
 
@@ -26,8 +30,9 @@ class ImageSet:
     """Images in the order of their ids, which are the same on every machine."""
 
     root: Path
-    """The folder that the ids are relative to."""
-    paths: tuple[Path, ...]
+    """The folder that the ids are relative to, or that holds the shards."""
+    paths: tuple[Place, ...]
+    """Where each image lies: a file of its own, or a member of a shard."""
     ids: tuple[str, ...]
     """Path relative to the root, with forward slashes, in Unicode's composed form (NFC); unique and sorted."""
     annotations: CocoAnnotations | None = None
@@ -51,18 +56,10 @@ class ImageSet:
         )
 
 
-def file_bytes(path: Path) -> int:
-    """Size of a file; −1 for one that is not there (a link that leads nowhere, a file deleted after it was listed):
-    it is then skipped and counted where it is read, as any image that cannot be."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
 def open_images(data: str | Path) -> ImageSet:
     """Open DATA: a folder of images (with its subfolders), a folder with ``annotations.json`` (COCO) beside
-    ``images/``, or an annotations file.
+    ``images/``, an annotations file, or tar shards: a folder of them (with ``annotations.json`` beside, if any), one
+    ``.tar``, or a pattern such as ``shards/{000..012}.tar``.
 
     Only file names are looked at, no image is opened. With annotations, the set is what they name. For an annotations
     file elsewhere, they are looked for in the customary folders: ``images/`` beside the file or one level up, a folder
@@ -70,15 +67,20 @@ def open_images(data: str | Path) -> ImageSet:
 
     Raises:
         InputError: no such file or folder, no images in it, several data sets in it, annotations that are malformed or
-            name missing images.
+            name missing images, shards that are damaged, compressed or not all there.
     """
     path = Path(data)
+    if shards := find_shards(path):
+        return _open_shards(path, shards)
     if path.is_dir():
         annotations = path / ANNOTATIONS
         return _open_coco(annotations) if annotations.exists() else _open_folder(path)
     if path.suffix.lower() == ".json":
         return _open_coco(path)
-    remedy = f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, or an annotations file (.json)."
+    remedy = (
+        f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), "
+        "a folder of tar shards, or shards by name ('DIR/{000..012}.tar')."
+    )
     if path.exists():
         raise InputError("is neither a folder nor an annotations file", path=path, remedy=remedy)
     raise InputError("no such file or folder", path=path, remedy=remedy)
@@ -93,6 +95,8 @@ def _open_folder(root: Path) -> ImageSet:
         )
     found = sorted((_name(root, path), path) for path in _walk(root))
     if not found:
+        for tar in compressed_tars(root):
+            raise compressed(tar, tar.suffix.lstrip("."))
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError("holds no images", path=root, remedy=f"name a folder with files of these kinds: {suffixes}.")
     for (name, path), (other, other_path) in pairwise(found):
@@ -129,24 +133,64 @@ def _name(root: Path, path: Path) -> str:
 
 
 def _open_coco(file: Path) -> ImageSet:
+    if file.name == ANNOTATIONS and (shards := find_shards(file.parent)):
+        return _open_shards(file.parent, shards)
+    annotations, ids = _read_annotations(file)
+    root = images_folder(file, annotations.file_names)
+    return ImageSet(
+        root=root,
+        paths=tuple(root / name for name in annotations.file_names),
+        ids=ids,
+        annotations=annotations,
+    )
+
+
+def _read_annotations(file: Path) -> tuple[CocoAnnotations, tuple[str, ...]]:
+    """Annotations in the order of their images' ids, and the ids."""
     annotations = read_coco(file)
     for name in annotations.file_names:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
             problem = f"names the image {name!r}, which is not below the images' folder"
             raise InputError(problem, path=file, remedy="write file names relative to the images' folder, with '/'.")
-    root = images_folder(file, annotations.file_names)
     names = [unicodedata.normalize("NFC", PurePosixPath(name).as_posix()) for name in annotations.file_names]
     order = sorted(range(len(names)), key=names.__getitem__)
     for one, other in pairwise(order):
         if names[one] == names[other]:
             problem = f"names the image {names[one]!r} twice, as {annotations.file_names[other]!r} too"
             raise InputError(problem, path=file, remedy="keep one of the two entries.")
-    annotations = annotations.subset(order)
+    return annotations.subset(order), tuple(names[index] for index in order)
+
+
+def _open_shards(data: Path, shards: Sequence[Path]) -> ImageSet:
+    """Images in shards, as ``annotations.json`` beside them names them, or one a sample where there is none.
+
+    In a folder, all images that the annotations name must be there. Of shards that are named by themselves, those
+    images are taken that are both in them and in the annotations.
+    """
+    folder, whole = shards[0].parent, data.is_dir()
+    if whole and (stray := next(iter(_walk(data)), None)):
+        remedy = "name the shards alone ('DIR/{000..012}.tar'), or move them into a folder of their own."
+        raise InputError(f"holds tar shards and also images, such as {stray.name}", path=data, remedy=remedy)
+    file = folder / ANNOTATIONS
+    if not file.exists():
+        found = read_members(shards, one_a_sample=True)
+        if not found:
+            raise InputError("holds no images", path=data, remedy="name shards with image files in them.")
+        ids = tuple(sorted(found))
+        return ImageSet(root=folder, paths=tuple(found[name] for name in ids), ids=ids)
+    annotations, ids = _read_annotations(file)
+    found = read_members(shards, one_a_sample=False)
+    there = [index for index, name in enumerate(ids) if name in found]
+    if not there or (whole and len(there) < len(ids)):
+        missing = [name for name in ids if name not in found]
+        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        problem = f"names {len(missing)} of {len(ids)} images that are missing in the shards: {listed}"
+        raise InputError(problem, path=file, remedy=f"add the shards that hold them to {folder}, or correct the names.")
     return ImageSet(
-        root=root,
-        paths=tuple(root / name for name in annotations.file_names),
-        ids=tuple(names[index] for index in order),
-        annotations=annotations,
+        root=folder,
+        paths=tuple(found[ids[index]] for index in there),
+        ids=tuple(ids[index] for index in there),
+        annotations=annotations.subset(there),
     )
 
 

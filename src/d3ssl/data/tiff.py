@@ -6,11 +6,12 @@ so those are read with tifffile. What counts is the first image of the file.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
 
+from d3ssl.data.place import Place
 from d3ssl.data.stored import StoredImage, to_eight_bits
 from d3ssl.errors import InputError
 
@@ -24,16 +25,20 @@ _ALPHA = (1, 2)
 _UNCOMPRESSED_OR_DEFLATE = (1, 8, 32946)
 
 
-def open_tiff(path: Path) -> StoredImage | None:
+def open_tiff(path: Place, file: BinaryIO) -> StoredImage | None:
     """Read the header of a TIFF file; None if it is an ordinary colour or grey image, which PIL reads better.
 
     The channels are the samples of a pixel, or the pages if the file names them as channels or leaves them unnamed
     and there are at most 64. Alpha (an extra sample declared as such) is dropped; other extra samples are channels.
 
+    Args:
+        path: names the file in errors.
+        file: its content, from the beginning; it must stay open until the pixels are decoded.
+
     Raises:
         InputError: a stack of slices or time points.
     """
-    with tifffile.TiffFile(path) as tiff:
+    with tifffile.TiffFile(file) as tiff:
         page, series = tiff.pages.first, tiff.series[0]
         if len(series.pages) == 1 and _is_ordinary(page):
             return None
@@ -44,7 +49,8 @@ def open_tiff(path: Path) -> StoredImage | None:
         height, width = (side for place, side in enumerate(series.shape) if place != axis)
 
     def decode(_least_side: int) -> np.ndarray:
-        with tifffile.TiffFile(path) as again:
+        file.seek(0)
+        with tifffile.TiffFile(file) as again:
             array = again.series[0].asarray()
         if axis is not None:
             array = np.moveaxis(array, axis, -1)
@@ -65,7 +71,7 @@ def _is_ordinary(page: tifffile.TiffPage) -> bool:
     return samples == 3 or (samples == 4 and extra[:1] != [] and extra[0] in _ALPHA)
 
 
-def _channel_axis(path: Path, axes: str, shape: tuple[int, ...]) -> int | None:
+def _channel_axis(path: Place, axes: str, shape: tuple[int, ...]) -> int | None:
     """Which axis of an image series holds the channels; None if it has two axes only."""
     if len(shape) == 2:
         return None

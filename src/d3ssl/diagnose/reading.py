@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import UInt8
 
 from d3ssl.console import warn
 from d3ssl.data.images import read_image
+from d3ssl.data.place import Place
 from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 from d3ssl.evaluate.features import check_size_annotated
@@ -66,7 +65,7 @@ class ProbeReader:
         return "\n  ".join(list(self.bad.values())[:_SHOWN]) + ("\n  …" if len(self.bad) > _SHOWN else "")
 
 
-def read_channels(path: Path, channels: int) -> UInt8[np.ndarray, "H W C"]:
+def read_channels(path: Place, channels: int) -> UInt8[np.ndarray, "H W C"]:
     """An image with so many channels; grey is repeated to three."""
     image = read_image(path)
     if image.shape[2] == 1 and channels == 3:

@@ -11,6 +11,7 @@ import safetensors.torch
 from safetensors import safe_open
 
 from d3ssl.console import say, warn
+from d3ssl.data.place import changed_at
 from d3ssl.data.sources import ImageSet
 from d3ssl.distributed import barrier, rank
 from d3ssl.evaluate.features import ObjectFeatures, extract_objects
@@ -29,7 +30,7 @@ def weights_digest(backbone: Backbone) -> str:
 
 def annotations_digest(images: ImageSet) -> str:
     """Changes with the images (names, bytes, times of change) and with anything that is said of their objects."""
-    parts: list[bytes | str] = [images.digest(), *(_changed(path) for path in images.paths)]
+    parts: list[bytes | str] = [images.digest(), *(str(changed_at(path)) for path in images.paths)]
     if images.annotations is not None:
         own = images.annotations
         parts += [str(own.categories), own.boxes.tobytes(), own.labels.tobytes(), own.crowd.tobytes()]
@@ -37,13 +38,6 @@ def annotations_digest(images: ImageSet) -> str:
         parts += [own.segmentations.points.tobytes(), own.segmentations.polygon_ends.tobytes()]
         parts.append(json.dumps(sorted(own.segmentations.run_lengths.items())))
     return digest(*parts)
-
-
-def _changed(path: Path) -> str:
-    try:
-        return str(path.stat().st_mtime_ns)
-    except OSError:
-        return "missing"  # it is skipped and counted where it is read
 
 
 def cached_objects(

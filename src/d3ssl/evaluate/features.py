@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -245,11 +244,12 @@ def _read_item(images: ImageSet, index: int, rows: np.ndarray, size: int, channe
 def check_size_annotated(images: ImageSet, index: int, found: tuple[int, int]) -> None:
     """Raise InputError if an image is not (height, width) as large as its annotations say."""
     assert images.annotations is not None
-    path: Path = images.paths[index]
     height, width = (int(side) for side in images.annotations.sizes[index])
     if found != (height, width):
         problem = f"is {found[1]}×{found[0]} px, but its annotations say {width}×{height}"
-        raise InputError(problem, path=path, remedy="annotate this image itself, not one of another size.")
+        raise InputError(
+            problem, path=images.paths[index], remedy="annotate this image itself, not one of another size."
+        )
 
 
 def _batches(

@@ -1,0 +1,125 @@
+"""Where an image file lies: by itself on the disk, or inside a tar shard, where it is read in place."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from d3ssl.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file inside an uncompressed tar. As text: ``shard.tar: name``."""
+
+    shard: Path
+    name: str
+    """As in the tar."""
+    offset: int
+    """Byte of the tar at which the file's content begins."""
+    size: int
+    """Of the content, bytes."""
+
+    def __str__(self) -> str:
+        return f"{self.shard}: {self.name}"
+
+    def open(self) -> BinaryIO:
+        """The content as a binary file that can be read and sought. Each call opens the shard anew, so that threads
+        and processes do not share a position.
+
+        Raises:
+            InputError: the shard ends before the member does.
+            OSError: the shard cannot be opened.
+        """
+        file = io.FileIO(self.shard)
+        found = os.fstat(file.fileno()).st_size
+        if found < self.offset + self.size:
+            file.close()
+            problem = (
+                f"is cut off at byte {found}; this member lies at bytes {self.offset} to {self.offset + self.size}"
+            )
+            raise InputError(problem, path=self, remedy="copy or download the shard again.")
+        return io.BufferedReader(_Window(file, self.offset, self.size))
+
+
+Place = Path | Member
+"""A file of its own, or a member of a shard."""
+
+
+def as_place(file: str | Place) -> Place:
+    """The same, with text taken for a path."""
+    return Path(file) if isinstance(file, str) else file
+
+
+def open_place(place: Place) -> BinaryIO:
+    """Open for reading; the file can be sought.
+
+    Raises:
+        InputError: a member's shard is cut off.
+        OSError: the file or the shard cannot be opened.
+    """
+    return place.open() if isinstance(place, Member) else open(place, "rb")
+
+
+def file_bytes(place: Place) -> int:
+    """Size of a file; −1 for one that is not there (a link that leads nowhere, a file deleted after it was listed):
+    it is then skipped and counted where it is read, as any image that cannot be."""
+    if isinstance(place, Member):
+        return place.size  # known from the shard's index; the shard is looked at when it is read
+    try:
+        return place.stat().st_size
+    except OSError:
+        return -1
+
+
+def changed_at(place: Place) -> int:
+    """When the file, or the shard that it lies in, was changed last, ns; −1 for one that is not there."""
+    try:
+        return (place.shard if isinstance(place, Member) else place).stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+class _Window(io.RawIOBase):
+    """A part of a file as a file of its own; owns the file below."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError(f"byte {base + offset} is before the beginning")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # what BufferedReader hands over
+        wanted = buffer[: max(self._size - self._at, 0)]
+        self._file.seek(self._start + self._at)
+        found = self._file.readinto(wanted) or 0
+        self._at += found
+        return found
+
+    def readall(self) -> bytes:
+        content = bytearray(max(self._size - self._at, 0))
+        found = 0
+        while found < len(content) and (more := self.readinto(memoryview(content)[found:])):
+            found += more
+        return bytes(content[:found])
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()

@@ -1,0 +1,1 @@
+"""Tar shards in the WebDataset layout: indexed once, read in place, never extracted."""
