@@ -36,13 +36,12 @@ class Member:
         """
         file = io.FileIO(self.shard)
         found = os.fstat(file.fileno()).st_size
-        if found < self.offset + self.size:
+        end = self.offset + self.size
+        if found < end:
             file.close()
-            problem = (
-                f"is cut off at byte {found}; this member lies at bytes {self.offset} to {self.offset + self.size}"
-            )
+            problem = f"its shard is cut off at byte {found}, and it lies at bytes {self.offset} to {end}"
             raise InputError(problem, path=self, remedy="copy or download the shard again.")
-        return io.BufferedReader(_Window(file, self.offset, self.size))
+        return io.BufferedReader(_Window(str(self), file, self.offset, self.size))
 
 
 Place = Path | Member
@@ -86,7 +85,10 @@ def changed_at(place: Place) -> int:
 class _Window(io.RawIOBase):
     """A part of a file as a file of its own; owns the file below."""
 
-    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+    mode = "rb"
+
+    def __init__(self, name: str, file: io.FileIO, start: int, size: int) -> None:
+        self.name = name
         self._file, self._start, self._size, self._at = file, start, size, 0
 
     def readable(self) -> bool:

@@ -35,8 +35,8 @@ def read_members(shards: Sequence[Path], *, one_a_sample: bool) -> dict[str, Mem
             know the names they want.
 
     Raises:
-        InputError: a shard cannot be read (see ``scan_tar`` and ``check_names``); two files have the same id; a file is larger than
-            ``MAX_IMAGE_BYTES``; a sample has several images.
+        InputError: a shard cannot be read (see ``scan_tar`` and ``check_names``); two files have the same id; a file is
+            larger than ``MAX_IMAGE_BYTES``; a sample has several images.
     """
     found: dict[str, Member] = {}
     for shard, contents in zip(shards, _index(shards), strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 from d3ssl.data.semantic import SemanticSet, from_instances
 from d3ssl.data.semantic_files import ade_folder, open_ade, open_voc, voc_folder
 from d3ssl.data.semantic_panoptic import is_panoptic, open_panoptic
+from d3ssl.data.shards.find import find_shards
 from d3ssl.data.sources import ANNOTATIONS, open_images
 from d3ssl.errors import InputError
 from d3ssl.evaluate.splits import is_tested, open_splits
@@ -41,7 +42,8 @@ def open_semantic(data: str | Path, val_share: float) -> SemanticSplits:
       ``panoptic_…`` and its folders of PNGs (where both are there, name the file); or one of these files: with its
       counterpart of the other split beside it, that is the validation set; by itself, it is split;
     - `d3ssl scenes`: a folder with train, val and, if any, val_shuffled;
-    - one COCO set (a folder with ``annotations.json``, or a file): split by a hash of the image id.
+    - one COCO set (a folder with ``annotations.json``, a file, or tar shards with ``annotations.json`` beside): split
+      by a hash of the image id.
 
     Args:
         val_share: share of the images that is tested on, where one set is split.
@@ -50,6 +52,8 @@ def open_semantic(data: str | Path, val_share: float) -> SemanticSplits:
         InputError: nothing of the kind, missing images or maps, an empty split, or splits of other classes.
     """
     root = Path(data)
+    if find_shards(root) is not None:
+        return _open_instances(root, val_share)
     if not root.exists():
         raise InputError("no such file or folder", path=root, remedy=_KINDS)
     if root.is_file():
