@@ -199,6 +199,7 @@ def test_scenes_have_the_maps_that_were_written_beside_them(tmp_path: Path) -> N
     assert splits.shuffled is not None and len(splits.train) == 6
     for images in (splits.train, splits.val, splits.shuffled):
         for index, path in enumerate(images.paths):
+            assert isinstance(path, Path)
             truth = np.asarray(Image.open(path.parent.parent / "semantic" / f"{path.stem}.png"))
             assert truth.max() > 0
             assert np.array_equal(images.labels(index), truth)

@@ -47,7 +47,8 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def break_images(photos: ImageSet, *numbers: int) -> ImageSet:
     for number in numbers:
-        photos.paths[number].write_bytes(photos.paths[number].read_bytes()[:60])
+        path = photos.root / photos.ids[number]
+        path.write_bytes(path.read_bytes()[:60])
     return open_images(photos.root)
 
 
@@ -147,7 +148,7 @@ def test_damaged_parts_and_those_of_other_images_are_not_taken(
     assert {path.stem for path in parts.iterdir()} == set(names)
     damaged = next(name for name, start in names.items() if start == 2)
     (parts / f"{damaged}.parquet").write_bytes(b"PAR1")
-    Image.new("RGB", (64, 48), "blue").save(photos.paths[6])
+    Image.new("RGB", (64, 48), "blue").save(photos.root / photos.ids[6])
     looked_at.clear()
     table = compute_regions(open_images(photos.root), ONE, out)
     assert looked_at == [photos.ids[2], photos.ids[3], photos.ids[6]]
@@ -177,7 +178,7 @@ def test_too_many_bad_images_fail_and_repaired_ones_are_tried_again(photos: Imag
         compute_regions(images, RegionsConfig(workers=1, max_bad_share=0.2), tmp_path / "r.parquet")
     assert not (tmp_path / "r.parquet").exists()
     for number in (1, 3):
-        shutil.copy(copies / images.ids[number], images.paths[number])
+        shutil.copy(copies / images.ids[number], images.root / images.ids[number])
     table = compute_regions(open_images(images.root), ONE, tmp_path / "r.parquet")
     assert len(table) == 7
     assert table.metadata["skipped"] == {}
@@ -240,7 +241,7 @@ def test_the_command_skips_a_link_that_leads_nowhere(
 
 
 def test_an_image_deleted_while_it_is_worked_on(photos: ImageSet, tmp_path: Path) -> None:
-    photos.paths[4].unlink()
+    (photos.root / photos.ids[4]).unlink()
     config = RegionsConfig(method="grid", workers=1, max_bad_share=0.2)
     table = compute_regions(photos, config, tmp_path / "r.parquet")
     assert list(table.metadata["skipped"]) == [photos.ids[4]]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from d3ssl.data.images import image_size
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import ImageSet, file_bytes, open_images
 from d3ssl.errors import InputError
 from d3ssl.regions.table import RegionTable, check_regions, content_digest, read_regions, write_regions
 
@@ -135,7 +135,7 @@ def table_of(images: ImageSet, *, bytes_known: bool = True) -> RegionTable:
         boxes=whole,
         label_maps=[None] * len(images),
         metadata={"data_digest": images.digest(), "skipped": {}},
-        file_bytes=np.array([path.stat().st_size for path in images.paths], dtype=np.int64) if bytes_known else None,
+        file_bytes=np.array([file_bytes(path) for path in images.paths], dtype=np.int64) if bytes_known else None,
     )
 
 
@@ -157,13 +157,13 @@ def test_check_names_images_without_regions(photos: ImageSet) -> None:
 @pytest.mark.parametrize("bytes_known", [True, False])
 def test_check_names_other_images_of_the_same_name(photos: ImageSet, bytes_known: bool) -> None:
     table = table_of(photos, bytes_known=bytes_known)
-    Image.new("RGB", (300, 200), "red").save(photos.paths[2])
+    Image.new("RGB", (300, 200), "red").save(photos.root / photos.ids[2])
     with pytest.raises(InputError, match=r"other images of the same names: 2\.png"):
         check_regions(table, open_images(photos.root))
 
 
 def test_an_image_deleted_since_is_named(photos: ImageSet, tmp_path: Path) -> None:
     write_regions(tmp_path / "r.parquet", table_of(photos))
-    photos.paths[2].unlink()
+    (photos.root / photos.ids[2]).unlink()
     with pytest.raises(InputError, match=r"1 images that have regions cannot be found: \S*2\.png\n.*restore them"):
         check_regions(read_regions(tmp_path / "r.parquet"), photos)

@@ -21,6 +21,8 @@ from d3ssl.errors import InputError, nearest
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 C = TypeVar("C")
+DATA = "folder of images, COCO folder or annotations file, folder of tar shards or 'DIR/{000..012}.tar'"
+"""Help for the argument DATA."""
 
 
 def make_parser(command: str, what: str, examples: Sequence[str]) -> ArgumentParser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.options import DATA, build, make_parser, parse
 from d3ssl.data.sources import open_images
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
             "d3ssl regions photos/ --out regions.parquet --method felzenszwalb --workers 8",
         ),
     )
-    parser.add_argument("data", metavar="DATA", type=str, help="folder of images, COCO folder or annotations file")
+    parser.add_argument("data", metavar="DATA", type=str, help=DATA)
     parser.add_argument("--out", type=str, required=True, help="the Parquet file to write")
     parser.add_class_arguments(RegionsConfig)
     options = parse(parser, argv)

@@ -115,11 +115,13 @@ class _Window(io.RawIOBase):
         return found
 
     def readall(self) -> bytes:
-        content = bytearray(max(self._size - self._at, 0))
-        found = 0
-        while found < len(content) and (more := self.readinto(memoryview(content)[found:])):
+        wanted = max(self._size - self._at, 0)
+        self._file.seek(self._start + self._at)
+        found = self._file.read(wanted) or b""
+        while len(found) < wanted and (more := self._file.read(wanted - len(found))):  # the system may give less
             found += more
-        return bytes(content[:found])
+        self._at += len(found)
+        return found
 
     def close(self) -> None:
         if not self.closed:

@@ -19,8 +19,8 @@ from d3ssl.data.shards.index import make_index, read_index
 from d3ssl.data.shards.tar import Contents
 from d3ssl.errors import InputError
 
-MAX_IMAGE_BYTES = 2 << 30
-"""Largest image file in a shard that is taken, bytes (2 GiB)."""
+MAX_IMAGE_BYTES = 2_000_000_000
+"""Largest image file in a shard that is taken, bytes (2 GB)."""
 
 
 def read_members(shards: Sequence[Path], *, one_a_sample: bool) -> dict[str, Member]:
