@@ -18,10 +18,13 @@ def run(argv: Sequence[str]) -> None:
         (
             "d3ssl regions photos/ --out regions.parquet",
             "d3ssl regions photos/ --out regions.parquet --method felzenszwalb --workers 8",
+            "d3ssl regions shards/ --out regions.parquet --ray auto",
         ),
     )
     parser.add_argument("data", metavar="DATA", type=str, help=DATA)
     parser.add_argument("--out", type=str, required=True, help="the Parquet file to write")
+    where = "address of a running Ray cluster (host:port or auto) whose nodes do the work; they read DATA at this path"
+    parser.add_argument("--ray", type=str | None, metavar="ADDRESS", default=None, help=where)
     parser.add_class_arguments(RegionsConfig)
     options = parse(parser, argv)
-    compute_regions(open_images(options.data), build(RegionsConfig, options), options.out)
+    compute_regions(open_images(options.data), build(RegionsConfig, options), options.out, options.ray)

@@ -25,6 +25,7 @@ from d3ssl.console import progress, say, warn
 from d3ssl.data.sources import ImageSet, file_bytes
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest
+from d3ssl.regions.cluster import work_on_cluster
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.find import encode_png, find_in_file, find_regions
 from d3ssl.regions.table import RegionTable, content_digest, read_regions, write_regions
@@ -34,7 +35,9 @@ CHUNK = 32
 _SHOWN = 10
 
 
-def compute_regions(images: ImageSet, config: RegionsConfig, out: str | Path) -> RegionTable:
+def compute_regions(
+    images: ImageSet, config: RegionsConfig, out: str | Path, cluster: str | None = None
+) -> RegionTable:
     """Find the regions of all images and write them to ``out``; what is done already is not done again.
 
     Unreadable images are left out, listed in ``metadata["skipped"]`` and warned of.
@@ -43,10 +46,12 @@ def compute_regions(images: ImageSet, config: RegionsConfig, out: str | Path) ->
         images: the images.
         config: the method, its options, and the number of processes.
         out: the Parquet file. If it holds these regions already, it is read; other regions are replaced.
+        cluster: address of a Ray cluster whose nodes do the work, see ``work_on_cluster``; None: this machine. The
+            file is the same.
 
     Raises:
         InputError: more than ``config.max_bad_share`` of the images cannot be read, or there are no annotations.
-        D3sslError: the disk is full, or a process was killed.
+        D3sslError: the disk is full, a process was killed, or something is wrong with the cluster.
     """
     out = Path(out)
     if config.method == "annotations" and images.annotations is None:
@@ -60,7 +65,7 @@ def compute_regions(images: ImageSet, config: RegionsConfig, out: str | Path) ->
         say(f"{out} holds these regions already")
         return finished
     folder = out.with_name(out.name + ".parts")
-    table = _merge(_all_parts(images, config, folder), config, wanted)
+    table = _merge(_all_parts(images, config, folder, cluster), config, wanted)
     write_regions(out, table)
     shutil.rmtree(folder, ignore_errors=True)
     say(f"{out}: {sum(map(len, table.boxes))} regions of {len(table)} images")
@@ -82,7 +87,7 @@ def _finished(out: Path, wanted: dict[str, object]) -> RegionTable | None:
     return None
 
 
-def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path) -> list[RegionTable]:
+def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path, cluster: str | None) -> list[RegionTable]:
     """Every chunk's regions, from disk or computed now."""
     chunks = [range(start, min(start + CHUNK, len(images))) for start in range(0, len(images), CHUNK)]
     paths = [folder / f"{_part_name(images, chunk, config)}.parquet" for chunk in chunks]
@@ -94,12 +99,13 @@ def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path) -> list[Re
     bad = _bad_images(parts)
     _fail_if_too_many(bad, images, config, paths, parts)
     with progress("regions", len(images), done) as ticker:
-        if pending and config.method in ("selective-search", "felzenszwalb"):
+        if pending and cluster is None and config.method in ("selective-search", "felzenszwalb"):
             ticker.advance(0, "compiling (some seconds, the first time only)")
             # Here, so that the processes find the compiled code instead of all making it.
             find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), config)
             ticker.advance(0, "")
-        for number in _work(images, config, [(number, chunks[number], paths[number]) for number in pending]):
+        tasks = [(number, chunks[number], paths[number]) for number in pending]
+        for number in _work(images, config, tasks, cluster):
             part = read_regions(paths[number])
             parts[number] = part
             if part.metadata["skipped"]:
@@ -167,8 +173,14 @@ def _fail_if_too_many(
     raise InputError(problem, path=images.root, remedy=remedy)
 
 
-def _work(images: ImageSet, config: RegionsConfig, tasks: list[tuple[int, range, Path]]) -> Iterator[int]:
+def _work(
+    images: ImageSet, config: RegionsConfig, tasks: list[tuple[int, range, Path]], cluster: str | None
+) -> Iterator[int]:
     """Make parts and yield their numbers as they are finished."""
+    if cluster is not None:
+        if tasks:
+            yield from work_on_cluster(cluster, find_part, images, config, tasks)
+        return
     workers = min(config.workers or _cores(), len(tasks))
     if workers <= 1:
         for number, chunk, path in tasks:
@@ -215,7 +227,11 @@ def _cores() -> int:
 
 
 def _make_part(images: ImageSet, config: RegionsConfig, chunk: range, path: Path) -> None:
-    """Find the regions of a chunk and write them, with the images that cannot be read."""
+    write_regions(path, find_part(images, config, chunk))
+
+
+def find_part(images: ImageSet, config: RegionsConfig, chunk: range) -> RegionTable:
+    """The regions of a chunk, with the images that cannot be read in ``metadata["skipped"]``."""
     rows, found, skipped = [], [], {}
     for index in chunk:
         try:
@@ -223,7 +239,7 @@ def _make_part(images: ImageSet, config: RegionsConfig, chunk: range, path: Path
             rows.append(index)
         except InputError as error:
             skipped[images.ids[index]] = str(error).splitlines()[0]
-    table = RegionTable(
+    return RegionTable(
         ids=tuple(images.ids[index] for index in rows),
         sizes=np.array([regions.size for regions in found], dtype=np.int64).reshape(-1, 2),
         boxes=[regions.boxes for regions in found],
@@ -231,7 +247,6 @@ def _make_part(images: ImageSet, config: RegionsConfig, chunk: range, path: Path
         metadata={"skipped": skipped},
         file_bytes=np.array([file_bytes(images.paths[index]) for index in rows], dtype=np.int64),
     )
-    write_regions(path, table)
 
 
 def _merge(parts: list[RegionTable], config: RegionsConfig, wanted: dict[str, object]) -> RegionTable:
