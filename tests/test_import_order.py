@@ -18,6 +18,7 @@ ORDER = (
     "losses",
     "methods",
     "train",
+    "doctor",
     "evaluate",
     "diagnose",
     "export",

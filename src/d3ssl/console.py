@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
 _LINE_EVERY_S = 15.0
@@ -76,11 +77,15 @@ def warn(problem: str, remedy: str | None = None) -> None:
     console.print(f"warning: {problem}" + (f"\n  What to do: {remedy}" if remedy else ""), style="yellow", markup=False)
 
 
-def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on standard output; the first column is the row's name, the others are right-aligned."""
+def show_table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]], *, words: bool = False) -> None:
+    """Print a table on standard output; the first column is the row's name, the others are right-aligned.
+
+    Args:
+        words: the cells are words instead of figures: all columns are left-aligned, and long cells wrapped.
+    """
     table = Table(title=title, title_justify="left")
     for number, name in enumerate(header):
-        table.add_column(name, justify="left" if number == 0 else "right")
+        table.add_column(name, justify="left" if number == 0 or words else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))
     Console(file=sys.stdout, highlight=False).print(table)

@@ -14,6 +14,7 @@ COMMANDS = {
     "quickstart": "see it all in 8 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
     "scenes": "make images with several objects, in COCO format, procedural or from your cut-outs",
     "shards": "pack images into tar shards, which are read in place wherever images are taken",
+    "doctor": "look through a data set before money is spent on it: what would fail, what is biased",
     "regions": "find the regions that stand for objects, once, into a Parquet file",
     "views": "draw what a run would be trained on, one picture an image",
     "pretrain": "train a backbone on unlabelled images",
@@ -42,7 +43,7 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status: 0, or 2 after an error of the user's making."""
+    """Run one command. Returns the exit status: 0, or 2 after an error of the user's making; doctor has 1 too."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage() + "\n")
@@ -53,11 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise D3sslError(f"there is no command '{argv[0]}'", remedy=nearest(argv[0], COMMANDS))
-        importlib.import_module(f"d3ssl.cli.{argv[0]}").run(argv[1:])
+        return importlib.import_module(f"d3ssl.cli.{argv[0]}").run(argv[1:]) or 0
     except D3sslError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

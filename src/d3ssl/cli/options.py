@@ -21,8 +21,8 @@ from d3ssl.errors import InputError, nearest
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 C = TypeVar("C")
-DATA = "folder of images, COCO folder or annotations file, folder of tar shards or 'DIR/{000..012}.tar'"
-"""Help for the argument DATA."""
+DATA_HELP = "folder of images, data of COCO, Pascal VOC or ADE20K, list of images (.txt), or tar shards: docs/data.md"
+"""What DATA may be."""
 
 
 def make_parser(command: str, what: str, examples: Sequence[str]) -> ArgumentParser:

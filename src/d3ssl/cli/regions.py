@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA, build, make_parser, parse
+from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
 from d3ssl.data.sources import open_images
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
@@ -21,7 +21,7 @@ def run(argv: Sequence[str]) -> None:
             "d3ssl regions shards/ --out regions.parquet --ray auto",
         ),
     )
-    parser.add_argument("data", metavar="DATA", type=str, help=DATA)
+    parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--out", type=str, required=True, help="the Parquet file to write")
     where = "address of a running Ray cluster (host:port or auto) whose nodes do the work; they read DATA at this path"
     parser.add_argument("--ray", type=str | None, metavar="ADDRESS", default=None, help=where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA, make_parser, parse
+from d3ssl.cli.options import DATA_HELP, make_parser, parse
 from d3ssl.data.shards.pack import pack_shards
 from d3ssl.errors import InputError, nearest
 
@@ -41,7 +41,7 @@ def _pack(argv: Sequence[str]) -> None:
             "d3ssl shards pack data/scenes/train --out shards/train --size 200MB",
         ),
     )
-    parser.add_argument("data", metavar="DATA", type=str, help=DATA)
+    parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--out", type=str, required=True, help="folder to make")
     parser.add_argument("--size", type=str, default="1GB", help="largest shard: a number and KB, MB, GB, KiB, MiB, GiB")
     options = parse(parser, argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3ssl.cli.options import DATA, add_recipe, build, make_parser, parse
+from d3ssl.cli.options import DATA_HELP, add_recipe, build, make_parser, parse
 from d3ssl.console import progress, say, warn
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
@@ -31,7 +31,7 @@ def run(argv: Sequence[str]) -> None:
         ),
     )
     add_recipe(parser)
-    parser.add_argument("data", metavar="DATA", type=str, help=DATA)
+    parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--images", type=int, default=8, help="number of images to draw (at least 2)")
     parser.add_class_arguments(RunConfig, skip={"data"})
     options = parse(parser, argv)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from d3ssl.console import warn
-from d3ssl.data.masks import Masks, pack_masks
+from d3ssl.data.masks import ObjectMasks, pack_masks
 from d3ssl.errors import InputError
 from d3ssl.files import read_json
 
@@ -43,7 +44,7 @@ class CocoAnnotations:
     """The objects of many images. An image is named by its position: that of ``file_names`` and ``sizes``."""
 
     path: Path
-    """The file the annotations were read from."""
+    """The file (of Pascal VOC: the list or the folder) the annotations were read from."""
     categories: dict[int, str]
     """Category id → name, in the order of the ids: label 0 is the first."""
     file_names: tuple[str, ...]
@@ -58,7 +59,7 @@ class CocoAnnotations:
     labels: Int64[np.ndarray, "objects"]
     crowd: Bool[np.ndarray, "objects"]
     ids: Int64[np.ndarray, "objects"]
-    segmentations: Masks
+    segmentations: ObjectMasks
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -117,16 +118,50 @@ def read_coco(path: str | Path, *, max_bad_share: float = MAX_BAD_SHARE) -> Coco
         InputError: with the file and the id of the first image or annotation at fault.
     """
     path = Path(path)
+    with without_collector():
+        return parse_coco(path, read_json(path), max_bad_share)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Millions of small lists and no cycle among them: Python's collector would walk them again and again."""
     collecting = gc.isenabled()
-    gc.disable()  # millions of small lists and no cycle among them: the collector would walk them again and again
+    gc.disable()
     try:
-        return _parse(path, read_json(path), max_bad_share)
+        yield
     finally:
         if collecting:
             gc.enable()
 
 
-def _parse(path: Path, document: Any, max_bad_share: float) -> CocoAnnotations:
+def image_names(path: Path, document: Any) -> tuple[str, ...] | None:
+    """File names of a file that lists images and annotates nothing (COCO's ``image_info_….json``: it has no entry
+    ``annotations`` at all); None: another kind of file.
+
+    Raises:
+        InputError: entries without a file name, or of one name.
+    """
+    if not isinstance(document, dict) or "annotations" in document or "images" not in document:
+        return None
+    names = _column(path, _section(path, document, "images"), "image", "file_name", (str,))
+    _unique(path, "image", "file_name", names)
+    return tuple(names)
+
+
+def parse_coco(
+    path: Path, document: Any, max_bad_share: float = MAX_BAD_SHARE, name_of: Callable[[int], str] | None = None
+) -> CocoAnnotations:
+    """Check what a COCO instances file holds, as ``read_coco``.
+
+    Args:
+        path: where it comes from, for messages.
+        document: as JSON gives it.
+        max_bad_share: as in ``read_coco``.
+        name_of: how messages name the object at a position of ``annotations``; None: by its id.
+
+    Raises:
+        InputError: as ``read_coco``.
+    """
     images = _section(path, document, "images")
     objects = _section(path, document, "annotations")
     categories = _categories(path, _section(path, document, "categories"))
@@ -149,7 +184,7 @@ def _parse(path: Path, document: Any, max_bad_share: float) -> CocoAnnotations:
     of_size = sizes[of_image]
     masks, bad = pack_masks([entry.get("segmentation") for entry in objects], of_size)
     bad.update(_bad_boxes(boxes, of_size))
-    good = _leave_out(path, ids, bad, max_bad_share)
+    good = _leave_out(path, name_of or (lambda row: f"annotation {ids[row]}"), bad, len(ids), max_bad_share)
     limit = of_size[:, [1, 0, 1, 0]]
     return CocoAnnotations(
         path=path,
@@ -251,17 +286,20 @@ def _bad_boxes(boxes: np.ndarray, sizes: np.ndarray) -> dict[int, str]:
     return bad
 
 
-def _leave_out(path: Path, ids: np.ndarray, bad: dict[int, str], max_bad_share: float) -> Bool[np.ndarray, "objects"]:
-    good = np.ones(len(ids), dtype=bool)
+def _leave_out(
+    path: Path, name_of: Callable[[int], str], bad: dict[int, str], count: int, max_bad_share: float
+) -> Bool[np.ndarray, "objects"]:
+    good = np.ones(count, dtype=bool)
     if not bad:
         return good
     first = min(bad)
     others = f" (and {len(bad) - 1} more like it)" if len(bad) > 1 else ""
-    problem = f"annotation {ids[first]}: {bad[first]}{others}"
-    remedy = "repair or remove these annotations: " + ", ".join(str(ids[row]) for row in sorted(bad)[:20])
-    if len(bad) > max_bad_share * len(ids):
+    problem = f"{name_of(first)}: {bad[first]}{others}"
+    named = (name_of(row).removeprefix("annotation ") for row in sorted(bad)[:20])
+    remedy = "repair or remove these annotations: " + ", ".join(named)
+    if len(bad) > max_bad_share * count:
         raise InputError(problem, path=path, remedy=remedy + ".")
-    warn(f"{path}: {len(bad)} of {len(ids)} objects are left out. {problem}", remedy + ".")
+    warn(f"{path}: {len(bad)} of {count} objects are left out. {problem}", remedy + ".")
     good[list(bad)] = False
     return good
 

@@ -50,6 +50,10 @@ _DAMAGE = (
 )
 
 
+class TooManyPixels(InputError):
+    """An image is refused unseen because of its size."""
+
+
 def image_size(path: str | Place) -> tuple[int, int]:
     """Height and width of the upright image, px, from the file's header only.
 
@@ -120,13 +124,24 @@ def read_reduced(path: str | Place, short_side: int) -> tuple[UInt8[np.ndarray, 
     Raises:
         InputError: as ``read_image``.
     """
+    image, stored = inspect_image(path, short_side)
+    return image, stored.upright_size
+
+
+def inspect_image(path: str | Place, short_side: int) -> tuple[UInt8[np.ndarray, "H W C"], StoredImage]:
+    """As ``read_reduced``, with all that the header says (the pixels cannot be decoded from it again).
+
+    Raises:
+        TooManyPixels: more than ``MAX_PIXELS`` pixels.
+        InputError: as ``read_image``.
+    """
     path = as_place(path)
     with _opened(path, MAX_PIXELS) as stored:
         size = stored.upright_size
         height, width = reduced_size(size, short_side)
         array = _decode(path, stored, short_side if (height, width) != size else 0)
         turned = (height, width) if size == (stored.height, stored.width) else (width, height)
-        return upright(_resize(array, turned), stored.orientation), size
+        return upright(_resize(array, turned), stored.orientation), stored
 
 
 @contextmanager
@@ -165,7 +180,7 @@ def _damaged(path: Place, error: Exception) -> D3sslError:
 
 def _too_large(path: Place, found: str, limit: int) -> D3sslError:
     remedy = "shrink the image, cut it into tiles, or take it away."
-    return InputError(f"has too many pixels ({found}; the limit is {limit:,})", path=path, remedy=remedy)
+    return TooManyPixels(f"has too many pixels ({found}; the limit is {limit:,})", path=path, remedy=remedy)
 
 
 def _read_header(path: Place, file: BinaryIO) -> StoredImage:
@@ -199,7 +214,7 @@ def _open_npy(file: BinaryIO) -> StoredImage:
         file.seek(0)
         return to_eight_bits(np.load(file, allow_pickle=False))
 
-    return StoredImage(height=shape[0], width=shape[1], decode=decode)
+    return StoredImage(height=shape[0], width=shape[1], bits=8 * dtype.itemsize, decode=decode)
 
 
 def _open_with_pil(file: BinaryIO) -> StoredImage:
@@ -216,11 +231,20 @@ def _open_with_pil(file: BinaryIO) -> StoredImage:
     # PIL turns TIFF files upright by itself. Looking for EXIF behind a PNG's pixels would mean decoding them.
     blind = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
     orientation = 1 if blind else _orientation(image)
+    said = {"height": height, "width": width, "orientation": orientation, "bits": _bits(file, image)}
     if image.format == "PNG":
-        return StoredImage(
-            height=height, width=width, orientation=orientation, decode=lambda _: _decode_png(file, image)
-        )
-    return StoredImage(height=height, width=width, orientation=orientation, decode=lambda _: _pixels(image))
+        return StoredImage(**said, decode=lambda _: _decode_png(file, image))
+    return StoredImage(**said, decode=lambda _: _pixels(image))
+
+
+def _bits(file: BinaryIO, image: Image.Image) -> int:
+    """Of a channel; PIL's modes do not tell 16-bit colour from 8-bit."""
+    if image.format == "PNG":
+        place = file.tell()
+        depth = png.bit_depth(file)
+        file.seek(place)
+        return depth
+    return 1 if image.mode == "1" else 16 if image.mode.startswith("I") else 8
 
 
 def _orientation(image: Image.Image) -> int:

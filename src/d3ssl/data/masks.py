@@ -5,16 +5,39 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from faster_coco_eval.core import mask as rle
 from jaxtyping import Bool, Float64, Int64
 
 
+@runtime_checkable
+class ObjectMasks(Protocol):
+    """The masks of many objects, however they are kept. An object is named by its row."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every object has a mask."""
+        ...
+
+    def decode(self, row: int, height: int, width: int) -> Bool[np.ndarray, "H W"]:
+        """The mask of one object.
+
+        Raises:
+            ValueError: it has none, or a damaged one.
+            InputError: the file that it is in cannot be read.
+        """
+        ...
+
+    def content(self, row: int) -> bytes:
+        """Identifies one object's mask without decoding it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Masks:
-    """The masks of all objects of a file. Polygons, of which there are millions, are one array."""
+    """The masks of all objects of an annotations file. Polygons, of which there are millions, are one array."""
 
     points: Float64[np.ndarray, "numbers"]
     """x, y, x, y, … of all polygons, px."""

@@ -7,6 +7,14 @@ import zlib
 from typing import BinaryIO
 
 _SIGNATURE_BYTES = 8
+_DEPTH_AT = 24
+"""Byte at which the bit depth stands, and then the colour type (PNG specification, IHDR)."""
+
+
+def bit_depth(file: BinaryIO) -> int:
+    """Bits of a channel or of a palette's index: 1, 2, 4, 8 or 16."""
+    file.seek(_DEPTH_AT)
+    return file.read(1)[0]
 
 
 def check_chunks(file: BinaryIO) -> None:

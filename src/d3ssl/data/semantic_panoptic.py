@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
+from d3ssl.data.folders import images_folder, is_below, missing_files
+from d3ssl.data.number_png import read_map
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
-from d3ssl.data.semantic_files import read_map
-from d3ssl.data.sources import file_bytes, images_folder, missing_files
+from d3ssl.data.sources import file_bytes
 from d3ssl.errors import InputError
 from d3ssl.files import digest, read_json
 
@@ -71,7 +72,7 @@ def open_panoptic(file: Path) -> SemanticSet:
     found: dict[str, dict[str, Any]] = {}
     for entry in entries:
         name = name_of.get(entry["image_id"])
-        if name is None or name in found or not _is_below(name) or not _is_below(entry["file_name"]):
+        if name is None or name in found or not is_below(name) or not is_below(entry["file_name"]):
             why = "is not in the list 'images', has two annotations, or a file name that is no relative path"
             problem = f"an annotation's image_id {entry['image_id']!r} {why}"
             raise InputError(problem, path=file, remedy="keep one annotation for every image of the list.")
@@ -124,8 +125,3 @@ def _table(file: Path, document: Any, name: str, wanted: dict[str, tuple[type, .
             if not isinstance(entry, dict) or type(entry.get(key)) not in types:
                 raise InputError(f"entry {number + 1} of '{name}' has no valid '{key}'", path=file, remedy=_REMEDY)
     return table
-
-
-def _is_below(name: str) -> bool:
-    place = PurePosixPath(name)
-    return not place.is_absolute() and ".." not in place.parts and "\\" not in name

@@ -1,4 +1,5 @@
-"""Where images come from: a folder, a COCO annotations file with its images, or tar shards."""
+"""Where images come from: a folder, an annotations file with its images, a list, the tree of a known data set, or tar
+shards."""
 
 from __future__ import annotations
 
@@ -8,18 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
-from d3ssl.data.coco import CocoAnnotations, read_coco
+from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco, without_collector
+from d3ssl.data.folders import images_folder, is_below
+from d3ssl.data.image_list import read_image_list
 from d3ssl.data.images import IMAGE_SUFFIXES
+from d3ssl.data.panoptic import is_panoptic_document, panoptic_annotations
 from d3ssl.data.place import Place, file_bytes
 from d3ssl.data.shards.find import compressed_tars, find_shards
 from d3ssl.data.shards.members import read_members
 from d3ssl.data.shards.tar import compressed
+from d3ssl.data.trees import VOC_OBJECT_PARTS, ade_folder, voc_folder, voc_list_folder
+from d3ssl.data.voc import voc_annotations
 from d3ssl.errors import InputError
-from d3ssl.files import digest
+from d3ssl.files import digest, read_json
 
 ANNOTATIONS = "annotations.json"
 """Name of the annotations file in a data folder, beside the folder ``images``."""
@@ -57,13 +64,20 @@ class ImageSet:
 
 
 def open_images(data: str | Path) -> ImageSet:
-    """Open DATA: a folder of images (with its subfolders), a folder with ``annotations.json`` (COCO) beside
-    ``images/``, an annotations file, or tar shards: a folder of them (with ``annotations.json`` beside, if any), one
-    ``.tar``, or a pattern such as ``shards/{000..012}.tar``.
+    """Open DATA:
 
-    Only file names are looked at, no image is opened. With annotations, the set is what they name. For an annotations
-    file elsewhere, they are looked for in the customary folders: ``images/`` beside the file or one level up, a folder
-    named like the end of the file's name (``instances_train2017.json`` → ``train2017``), and the file's own folder.
+    - a folder of images (with its subfolders);
+    - COCO: a folder with ``annotations.json`` beside ``images/``, or an annotations file: instances, panoptic (its
+      things are the objects), or ``image_info_….json`` without annotations (images only);
+    - Pascal VOC: ``VOCdevkit/VOC2012`` or a folder above; or one of its lists, ``ImageSets/Main/train.txt``;
+    - ADE20K scene parsing: ``ADEChallengeData2016`` or the folder above (the training images, without objects);
+    - a list: a text file (``.txt``) with one image path a line, relative to its folder;
+    - tar shards: a folder of them (with ``annotations.json`` beside, if any), one ``.tar``, or a pattern such as
+      ``shards/{000..012}.tar``.
+
+    No image is opened. With annotations or a list, the set is what they name. For a COCO file elsewhere, images are
+    looked for in the customary folders: ``images/`` beside the file or one level up, a folder named like the end of
+    the file's name (``instances_train2017.json`` → ``train2017``), and the file's own folder.
 
     Raises:
         InputError: no such file or folder, no images in it, several data sets in it, annotations that are malformed or
@@ -73,17 +87,28 @@ def open_images(data: str | Path) -> ImageSet:
     if shards := find_shards(path):
         return _open_shards(path, shards)
     if path.is_dir():
-        annotations = path / ANNOTATIONS
-        return _open_coco(annotations) if annotations.exists() else _open_folder(path)
+        return _open_json(path / ANNOTATIONS) if (path / ANNOTATIONS).exists() else _open_tree(path)
     if path.suffix.lower() == ".json":
-        return _open_coco(path)
+        return _open_json(path)
+    if path.suffix.lower() == ".txt" and path.exists():
+        if tree := voc_list_folder(path):
+            return _named(path, tree / "JPEGImages", voc_annotations(tree, path))
+        return _named(path, path.parent, read_image_list(path))
     remedy = (
-        f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), "
-        "a folder of tar shards, or shards by name ('DIR/{000..012}.tar')."
+        f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), a tree "
+        "of Pascal VOC or ADE20K, a list of images (.txt), or tar shards ('DIR/{000..012}.tar')."
     )
     if path.exists():
-        raise InputError("is neither a folder nor an annotations file", path=path, remedy=remedy)
+        raise InputError("is neither a folder nor an annotations file nor a list", path=path, remedy=remedy)
     raise InputError("no such file or folder", path=path, remedy=remedy)
+
+
+def _open_tree(root: Path) -> ImageSet:
+    if tree := voc_folder(root, VOC_OBJECT_PARTS):
+        return _named(tree, tree / "JPEGImages", voc_annotations(tree))
+    if tree := ade_folder(root):
+        return _open_folder(tree / "images" / "training")
+    return _open_folder(root)
 
 
 def _open_folder(root: Path) -> ImageSet:
@@ -132,33 +157,56 @@ def _name(root: Path, path: Path) -> str:
     return name
 
 
-def _open_coco(file: Path) -> ImageSet:
+def _open_json(file: Path) -> ImageSet:
     if file.name == ANNOTATIONS and (shards := find_shards(file.parent)):
         return _open_shards(file.parent, shards)
-    annotations, ids = _read_annotations(file)
-    root = images_folder(file, annotations.file_names)
-    return ImageSet(
-        root=root,
-        paths=tuple(root / name for name in annotations.file_names),
-        ids=ids,
-        annotations=annotations,
-    )
+    found = _read_json(file)
+    names = found.file_names if isinstance(found, CocoAnnotations) else found
+    return _named(file, images_folder(file, names), found)
 
 
-def _read_annotations(file: Path) -> tuple[CocoAnnotations, tuple[str, ...]]:
-    """Annotations in the order of their images' ids, and the ids."""
-    annotations = read_coco(file)
-    for name in annotations.file_names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+def _read_json(file: Path) -> CocoAnnotations | tuple[str, ...]:
+    """What an annotations file says of its images, or their names alone where it says nothing."""
+    with without_collector():
+        document = read_json(file)
+        found = image_names(file, document)
+        if found is None:
+            found = _annotations(file, document)
+    for name in found.file_names if isinstance(found, CocoAnnotations) else found:
+        if not is_below(name):
             problem = f"names the image {name!r}, which is not below the images' folder"
             raise InputError(problem, path=file, remedy="write file names relative to the images' folder, with '/'.")
-    names = [unicodedata.normalize("NFC", PurePosixPath(name).as_posix()) for name in annotations.file_names]
+    return found
+
+
+def _annotations(file: Path, document: Any) -> CocoAnnotations:
+    is_panoptic = is_panoptic_document(document)
+    return panoptic_annotations(file, document) if is_panoptic else parse_coco(file, document)
+
+
+def _named(source: Path, root: Path, found: CocoAnnotations | tuple[str, ...]) -> ImageSet:
+    """The images that annotations, or a list, name below a folder, in the order of their ids."""
+    file_names, ids, annotations = _in_order(source, found)
+    paths = tuple(root / name for name in file_names)
+    return ImageSet(root=root, paths=paths, ids=ids, annotations=annotations)
+
+
+def _in_order(
+    source: Path, found: CocoAnnotations | tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], CocoAnnotations | None]:
+    """File names, ids and annotations in the order of the ids."""
+    file_names = found.file_names if isinstance(found, CocoAnnotations) else found
+    names = [unicodedata.normalize("NFC", PurePosixPath(name).as_posix()) for name in file_names]
     order = sorted(range(len(names)), key=names.__getitem__)
     for one, other in pairwise(order):
         if names[one] == names[other]:
-            problem = f"names the image {names[one]!r} twice, as {annotations.file_names[other]!r} too"
-            raise InputError(problem, path=file, remedy="keep one of the two entries.")
-    return annotations.subset(order), tuple(names[index] for index in order)
+            problem = f"names the image {names[one]!r} twice, as {file_names[other]!r} too"
+            raise InputError(problem, path=source, remedy="keep one of the two entries.")
+    return (
+        tuple(file_names[index] for index in order),
+        tuple(names[index] for index in order),
+        found.subset(order) if isinstance(found, CocoAnnotations) else None,
+    )
 
 
 def _open_shards(data: Path, shards: Sequence[Path]) -> ImageSet:
@@ -178,7 +226,7 @@ def _open_shards(data: Path, shards: Sequence[Path]) -> ImageSet:
             raise InputError("holds no images", path=data, remedy="name shards with image files in them.")
         ids = tuple(sorted(found))
         return ImageSet(root=folder, paths=tuple(found[name] for name in ids), ids=ids)
-    annotations, ids = _read_annotations(file)
+    _, ids, annotations = _in_order(file, _read_json(file))
     found = read_members(shards, one_a_sample=False)
     there = [index for index, name in enumerate(ids) if name in found]
     if not there or (whole and len(there) < len(ids)):
@@ -190,36 +238,5 @@ def _open_shards(data: Path, shards: Sequence[Path]) -> ImageSet:
         root=folder,
         paths=tuple(found[ids[index]] for index in there),
         ids=tuple(ids[index] for index in there),
-        annotations=annotations.subset(there),
+        annotations=None if annotations is None else annotations.subset(there),
     )
-
-
-def images_folder(file: Path, names: Sequence[str]) -> Path:
-    """The first of the customary folders that has all the images."""
-    end = file.stem.rpartition("_")[2]
-    above = file.absolute().parent.parent
-    candidates = [file.parent / "images", file.parent / end, above / "images", above / end, file.parent]
-    lacking = {folder: missing_files(folder, names) for folder in candidates if folder.is_dir()}
-    best = min(lacking, key=lambda folder: len(lacking[folder]))
-    if not (missing := lacking[best]):
-        return best
-    listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-    problem = f"names {len(missing)} of {len(names)} images that are missing: {listed}"
-    if len(missing) == len(names):
-        tried = ", ".join(str(folder) for folder in candidates)
-        raise InputError(problem, path=file, remedy=f"put the images into one of these folders: {tried}.")
-    raise InputError(problem, path=file, remedy=f"put them into {best}, or remove them from the file.")
-
-
-def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
-    """The names that are not below a folder. Lists each folder once: asking for every file is slow over networks."""
-    listings: dict[PurePosixPath, set[str]] = {}
-    missing = []
-    for name in names:
-        place = PurePosixPath(name)
-        if place.parent not in listings:
-            inside = folder / place.parent
-            listings[place.parent] = set(os.listdir(inside)) if inside.is_dir() else set()
-        if place.name not in listings[place.parent]:
-            missing.append(name)
-    return missing

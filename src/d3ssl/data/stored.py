@@ -19,6 +19,8 @@ class StoredImage:
     """As stored, px."""
     orientation: int = 1
     """EXIF orientation 1..8: how the stored pixels are to be turned to stand upright."""
+    bits: int = 8
+    """Bits of a channel as stored; 16 become 8 when decoded."""
     decode: Callable[[int], UInt8[np.ndarray, "H W C"]]
     """Decodes the pixels as stored. The argument is the least height and width wanted: a decoder that can decode at a
     smaller scale cheaply may do so; 0 asks for the full size."""

@@ -46,6 +46,7 @@ def open_tiff(path: Place, file: BinaryIO) -> StoredImage | None:
         alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA and len(series.pages) == 1
         tag = page.tags.get(_ORIENTATION)
         orientation = int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
+        bits = int(page.bitspersample)
         height, width = (side for place, side in enumerate(series.shape) if place != axis)
 
     def decode(_least_side: int) -> np.ndarray:
@@ -57,7 +58,7 @@ def open_tiff(path: Place, file: BinaryIO) -> StoredImage | None:
             array = array[..., :-1] if alpha else array
         return to_eight_bits(array)
 
-    return StoredImage(height=int(height), width=int(width), orientation=orientation, decode=decode)
+    return StoredImage(height=int(height), width=int(width), orientation=orientation, bits=bits, decode=decode)
 
 
 def _is_ordinary(page: tifffile.TiffPage) -> bool:

@@ -35,8 +35,7 @@ def annotations_digest(images: ImageSet) -> str:
         own = images.annotations
         parts += [str(own.categories), own.boxes.tobytes(), own.labels.tobytes(), own.crowd.tobytes()]
         parts += [rows.tobytes() for rows in own.objects_of]
-        parts += [own.segmentations.points.tobytes(), own.segmentations.polygon_ends.tobytes()]
-        parts.append(json.dumps(sorted(own.segmentations.run_lengths.items())))
+        parts += [own.segmentations.content(int(row)) for rows in own.objects_of for row in rows]
     return digest(*parts)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from d3ssl.data.sources import ANNOTATIONS, ImageSet, open_images
+from d3ssl.data.trees import VOC_OBJECT_PARTS, voc_folder, voc_list_folder
 from d3ssl.errors import InputError
 from d3ssl.seeds import derive_seed, numpy_generator
 
@@ -29,8 +30,13 @@ class Splits:
 
 
 def open_splits(data: str | Path, val_share: float) -> Splits:
-    """Open DATA: a folder with ``train``, ``val`` and, if any, ``val_shuffled`` (as `d3ssl scenes` writes), or one
-    COCO set, which is split by a hash of the image id: the same on every machine, whatever other images there are.
+    """Open DATA:
+
+    - a folder with ``train``, ``val`` and, if any, ``val_shuffled`` (as `d3ssl scenes` writes);
+    - Pascal VOC: a tree (its lists ``ImageSets/Main/train.txt`` and ``val.txt``), or a list ``train.txt`` of it with
+      ``val.txt`` beside it, such as that of ``ImageSets/Segmentation``, whose images have masks;
+    - one set of any format with objects, which is split by a hash of the image id: the same on every machine,
+      whatever other images there are.
 
     Args:
         val_share: share of one set's images that is tested on.
@@ -46,9 +52,13 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
         for other in (val, shuffled):
             _check_categories(train, other)
         return Splits(train=train, val=val, shuffled=shuffled, rule="the folders train, val" + _also(has_shuffled))
+    if lists := _voc_lists(root):
+        train, val = (open_images(file) for file in lists)
+        _check_categories(train, val)
+        return Splits(train=train, val=val, shuffled=None, rule=f"Pascal VOC's lists {lists[0].name}, {lists[1].name}")
     images = open_images(root)
     if images.annotations is None:
-        remedy = "give a folder of `d3ssl scenes`, a folder with annotations.json beside images/, or a COCO file."
+        remedy = "give a folder of `d3ssl scenes`, COCO data (a folder or a file), or a tree of Pascal VOC."
         raise InputError("has no annotations, so its objects are not known", path=root, remedy=remedy)
     tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
@@ -61,6 +71,15 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
         shuffled=None,
         rule=rule,
     )
+
+
+def _voc_lists(root: Path) -> tuple[Path, Path] | None:
+    """The lists of training and validation that DATA means; None where there are no two."""
+    tree = voc_folder(root, VOC_OBJECT_PARTS) if root.is_dir() else None
+    train = tree / "ImageSets" / "Main" / "train.txt" if tree else root
+    is_list = train.name == "train.txt" and voc_list_folder(train) is not None
+    val = train.with_name("val.txt")
+    return (train, val) if is_list and train.is_file() and val.is_file() else None
 
 
 def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"]:

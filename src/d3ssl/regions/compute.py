@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import multiprocessing.connection
-import os
 import shutil
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -22,6 +19,7 @@ import numpy as np
 
 import d3ssl
 from d3ssl.console import progress, say, warn
+from d3ssl.data.processes import end_with_parent, num_cores
 from d3ssl.data.sources import ImageSet, file_bytes
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest
@@ -55,7 +53,7 @@ def compute_regions(
     """
     out = Path(out)
     if config.method == "annotations" and images.annotations is None:
-        remedy = "name a COCO folder or annotations file, or choose another method."
+        remedy = "name data with objects (COCO, Pascal VOC), or choose another method."
         raise InputError("these images have no annotations", path=images.root, remedy=remedy)
     wanted = {"params": config.parameters(), "data_digest": images.digest(), "d3ssl": d3ssl.__version__}
     if config.method == "annotations":
@@ -181,7 +179,7 @@ def _work(
         if tasks:
             yield from work_on_cluster(cluster, find_part, images, config, tasks)
         return
-    workers = min(config.workers or _cores(), len(tasks))
+    workers = min(config.workers or num_cores(), len(tasks))
     if workers <= 1:
         for number, chunk, path in tasks:
             _make_part(images, config, chunk, path)
@@ -207,23 +205,11 @@ _shared: list[tuple[ImageSet, RegionsConfig]] = []
 
 def _start(images: ImageSet, config: RegionsConfig) -> None:
     _shared[:] = [(images, config)]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
+    end_with_parent()
 
 
 def _make_part_here(chunk: range, path: Path) -> None:
     _make_part(*_shared[0], chunk, path)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _make_part(images: ImageSet, config: RegionsConfig, chunk: range, path: Path) -> None:

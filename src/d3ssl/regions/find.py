@@ -47,7 +47,7 @@ def find_in_file(images: ImageSet, index: int, config: RegionsConfig) -> FoundRe
     path = images.paths[index]
     if config.method == "annotations":
         if images.annotations is None:
-            remedy = "name a COCO folder or annotations file, or choose another method."
+            remedy = "name data with objects (COCO, Pascal VOC), or choose another method."
             raise InputError("these images have no annotations", path=images.root, remedy=remedy)
         size = image_size(path)
         reduced = reduced_size(size, config.size)

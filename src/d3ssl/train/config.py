@@ -83,8 +83,7 @@ class RunConfig:
     """Everything that ``d3ssl pretrain`` needs."""
 
     data: str
-    """A folder of images, a folder with annotations.json beside images/, an annotations file, or tar shards: a folder
-    of them, one, or a pattern such as 'shards/{000..012}.tar'."""
+    """A folder of images, data of COCO, Pascal VOC or ADE20K, a list of images (.txt), or tar shards: docs/data.md."""
     out: str
     """The run's folder: config.yaml, log.jsonl, checkpoint.pt, backbone.safetensors, manifest.json."""
     regions: str | None = None

@@ -54,7 +54,7 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
     device = choose_device(config.runtime.device)
     run = Path(config.out)
     images = open_images(config.data)
-    _try_parts(config, len(images))
+    try_parts(config, len(images))
     _claim(run, resume)
     regions = _regions(config, images, run)
     with StopSignal() as stop, process_group(device):
@@ -93,7 +93,7 @@ def _claim(run: Path, resume: bool) -> None:
             torn.unlink(missing_ok=True)
 
 
-def _try_parts(config: RunConfig, num_images: int) -> None:
+def try_parts(config: RunConfig, num_images: int) -> None:
     """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
     backbone = create_backbone(config.model.backbone, in_channels=config.canvas.channels)
     backbone.require("map" if config.model.region_path == "fpn" else config.model.region_path)

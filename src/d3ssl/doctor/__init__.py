@@ -1,0 +1,1 @@
+"""Looking through a data set before money is spent on it. Worker processes import this package: it stays light."""
