@@ -20,7 +20,7 @@ from d3ssl.cli import diagnose as command
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
 from d3ssl.diagnose.pictures import relative_distances
-from d3ssl.diagnose.words import advice, verdict
+from d3ssl.diagnose.words import advice, short_names, verdict
 from d3ssl.errors import InputError
 from tests.browser import CHROMIUM, PHONE, show
 
@@ -147,9 +147,20 @@ def test_the_verdict_says_what_the_figures_say() -> None:
     lines = verdict({"a": row(0.05, 0.8), "b": row(0.5, 0.78)})
     text = " ".join(lines)
     assert "a: an object's feature depends hardly on its surroundings" in text
-    assert "moves it 80% as far" in text and "strongly" in text and "markedly" in text
+    assert "moves it 80% as far" in text and "strongly" in text
     assert "b depends more on the surroundings than a (0.50 against 0.05; the intervals do not touch)" in text
     assert "b depends less on the place than a (0.78 against 0.80; the intervals overlap" in text
+    assert "An object's feature depends markedly" in verdict({"b": row(0.5, 0.78)})[0]
+
+
+def test_backbones_have_short_names_that_tell_them_apart() -> None:
+    plain = ["timm:resnet50:pretrained", "timm:resnet50:random:1", "torchvision:resnet50"]
+    assert short_names(plain) == {spec: spec for spec in plain}
+    runs = ["/data/one/run", "/data/two/run", "host", "timm:resnet18:/models/here/weights.pth"]
+    wanted = ["one/run", "two/run", "host", "timm:resnet18:here/weights.pth"]
+    assert list(short_names(runs).values()) == wanted
+    assert list(short_names(["/data/one/run", "timm:resnet18:a/b.pth"]).values()) == ["run", "timm:resnet18:b.pth"]
+    assert short_names(["runs/a", "./runs/a"]) == {"runs/a": "runs/a", "./runs/a": "./runs/a"}
 
 
 def test_what_can_be_read_is_said_only_where_the_interval_says_so() -> None:

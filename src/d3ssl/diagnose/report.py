@@ -10,7 +10,7 @@ from PIL import Image
 
 from d3ssl import page
 from d3ssl.diagnose.pictures import Pictures
-from d3ssl.diagnose.words import EXPLAINED, Explained, advice, figure, verdict
+from d3ssl.diagnose.words import EXPLAINED, Explained, advice, figure, short_names, verdict
 
 
 def write_report(path: Path, found: dict[str, Any], pictures: dict[str, Pictures], sheet: Image.Image) -> None:
@@ -21,7 +21,8 @@ def write_report(path: Path, found: dict[str, Any], pictures: dict[str, Pictures
         pictures: of every backbone, by its spec.
         sheet: the probes.
     """
-    rows: dict[str, dict[str, Any]] = found["rows"]
+    names = short_names(found["rows"])
+    rows: dict[str, dict[str, Any]] = {names[spec]: row for spec, row in found["rows"].items()}
     parts = [page.verdict(verdict(rows)), page.heading("The measurements"), _table(found, rows)]
     parts += [page.definitions((own.title, own.meaning) for own in EXPLAINED)]
     parts += [page.heading("What to do about it")]
@@ -33,7 +34,7 @@ def write_report(path: Path, found: dict[str, Any], pictures: dict[str, Pictures
             parts.append(page.figure(_bars(row, row["layers"]), _for(spec, rows, _BARS)))
     parts += _conditions(rows)
     for spec, own in pictures.items():
-        parts += _draw(spec, rows, own)
+        parts += _draw(names[spec], rows, own)
     parts += [
         page.heading("What was measured on"),
         page.figure(page.image_png(sheet), "Some of the probes; the box is what the feature is read from."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,27 @@ def figure(row: dict[str, Any], explained: Explained) -> str:
     return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
+def short_names(specs: Iterable[str]) -> dict[str, str]:
+    """Names to be read beside each other: of a path, the last parts that tell it from the others."""
+    split = {spec: _parts(spec) for spec in specs}
+    for count in range(1, max((len(parts) for _, parts in split.values()), default=0) + 1):
+        names = {spec: head + "/".join(parts[-count:]) for spec, (head, parts) in split.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {spec: spec for spec in split}
+
+
+def _parts(spec: str) -> tuple[str, list[str]]:
+    """What stands before a path, and the path's parts (of a spec without a path: itself)."""
+    head, path = "", spec
+    if spec.startswith(("timm:", "torchvision:")):
+        library, name, *source = spec.split(":", maxsplit=2)
+        if not source or "/" not in source[0]:
+            return "", [spec]
+        head, path = f"{library}:{name}:", source[0]
+    return head, [part for part in path.split("/") if part] or [path]
+
+
 def _named(row: dict[str, Any], key: str) -> str:
     explained = next(own for own in EXPLAINED if own.key == key)
     return f"{explained.title} {figure(row, explained)}"
@@ -59,21 +81,17 @@ def _degree(value: float) -> str:
 
 
 def verdict(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """Plain sentences on every backbone, then on how the others compare with the first."""
-    lines = []
-    for spec, row in rows.items():
-        who = f"{spec}: an" if len(rows) > 1 else "An"
-        context, place = row["context_sensitivity"], row["position_sensitivity"]
-        lines.append(
-            f"{who} object's feature depends {_degree(context)} on its surroundings: other surroundings move it "
-            f"{context:.0%} as far as another object would ({_named(row, 'context_sensitivity')})."
-        )
-        lines.append(
-            f"It depends {_degree(place)} on where the object stands: another place moves it {place:.0%} as far "
-            f"({_named(row, 'position_sensitivity')})."
-        )
-        lines += _read(row)
+    """Plain sentences on the first backbone, then on how the others compare with it."""
     first, *others = rows
+    row, who = rows[first], f"{first}: an" if others else "An"
+    context, place = row["context_sensitivity"], row["position_sensitivity"]
+    lines = [
+        f"{who} object's feature depends {_degree(context)} on its surroundings: other surroundings move it "
+        f"{context:.0%} as far as another object would ({_named(row, 'context_sensitivity')}).",
+        f"It depends {_degree(place)} on where the object stands: another place moves it {place:.0%} as far "
+        f"({_named(row, 'position_sensitivity')}).",
+        *_read(row),
+    ]
     for other in others:
         lines += [_compare(first, other, rows, key) for key in ("context_sensitivity", "position_sensitivity")]
     return lines
