@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from d3ssl.data.open_images import read_open_images
+from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from tests.data.test_open_images_layout import (
     LABELS,
@@ -95,3 +96,23 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read_open_images(tmp_path / "images", release, "test")
     with pytest.raises(InputError, match=r"has no train-annotations-object-segmentation\.csv"):
         read_open_images(tmp_path / "images", release, "train", masks=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("version", "name"), [("v4", "train-annotations-bbox.csv"), ("v6", "oidv6-train-annotations-bbox.csv")]
+)
+def test_a_file_of_boxes_is_data(tmp_path: Path, version: str, name: str) -> None:
+    release = write_release(tmp_path / "release", {"train": random_rows(30)}, version)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(InputError, match="no folder of images near it"):
+        open_images(release / name)
+    write_images(tmp_path / "images" / "train", "train")
+    found, wanted = open_images(release / name), read_open_images(tmp_path / "images" / "train", release, "train")
+    assert found.annotations is not None and wanted.annotations is not None
+    assert (found.ids, found.digest()) == (wanted.ids, wanted.digest())
+    np.testing.assert_array_equal(found.annotations.boxes, wanted.annotations.boxes)
+    assert not found.annotations.has_masks
+    other = release / "boxes.csv"
+    other.write_text("x\n1\n")
+    with pytest.raises(InputError, match="is no file of boxes of Open Images by its name"):
+        open_images(other)

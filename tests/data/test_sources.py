@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 
 

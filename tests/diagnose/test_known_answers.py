@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from d3ssl.console import progress
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.diagnose import DiagnoseConfig, Probe, ProbeSet, build_probes, diagnose, sensitivity
 from d3ssl.diagnose.config import PaddingMode
 from d3ssl.diagnose.features import REGION, Way, probed, read_probe

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.diagnose import DiagnoseConfig, ProbeFile, ProbeSet, build_probes, save_probes
 from d3ssl.diagnose.cutouts import find_candidates
 from d3ssl.diagnose.neighbours import choose_cast

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.diagnose import DiagnoseConfig, ProbeSet, build_probes, diagnose, diagnose_backbone
 from d3ssl.diagnose.cutouts import draw_balanced, find_candidates
 from d3ssl.errors import D3sslError, InputError

@@ -14,8 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.errors import CheckpointError, D3sslError, InputError
 from d3ssl.evaluate.detection import DetectionConfig, Detector, build_detector, train
 from d3ssl.evaluate.detection.coco_eval import CocoTruth

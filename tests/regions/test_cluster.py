@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from d3ssl.cli.main import main
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.shards.pack import pack_shards
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.regions import cluster as cluster_module
 from d3ssl.regions import compute

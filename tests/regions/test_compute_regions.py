@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from d3ssl.cli.main import main
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.regions import compute
 from d3ssl.regions.compute import compute_regions

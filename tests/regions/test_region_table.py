@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
-from d3ssl.data.sources import ImageSet, file_bytes, open_images
+from d3ssl.data.place import file_bytes
+from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.regions.table import RegionTable, check_regions, content_digest, read_regions, write_regions
 

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
 from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
-from d3ssl.data.place import Place
-from d3ssl.data.sources import ImageSet, file_bytes
+from d3ssl.data.place import Place, file_bytes
 from d3ssl.errors import InputError
 from d3ssl.files import digest
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from d3ssl.data.number_png import read_map
+from d3ssl.data.place import file_bytes
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
-from d3ssl.data.sources import file_bytes
 from d3ssl.data.trees import VOC_NAMES
 from d3ssl.errors import InputError
 

@@ -12,8 +12,8 @@ from jaxtyping import Int64
 
 from d3ssl.data.folders import images_folder, is_below, missing_files
 from d3ssl.data.number_png import read_map
+from d3ssl.data.place import file_bytes
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
-from d3ssl.data.sources import file_bytes
 from d3ssl.errors import InputError
 from d3ssl.files import digest, read_json
 

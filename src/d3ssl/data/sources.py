@@ -6,61 +6,24 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
 from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco, without_collector
 from d3ssl.data.folders import images_folder, is_below
 from d3ssl.data.image_list import read_image_list
+from d3ssl.data.image_set import ANNOTATIONS, ImageSet
 from d3ssl.data.images import IMAGE_SUFFIXES
+from d3ssl.data.open_images.read import open_box_file
 from d3ssl.data.panoptic import is_panoptic_document, panoptic_annotations
-from d3ssl.data.place import Place, file_bytes
 from d3ssl.data.shards.find import compressed_tars, find_shards
 from d3ssl.data.shards.members import read_members
 from d3ssl.data.shards.tar import compressed
 from d3ssl.data.trees import VOC_OBJECT_PARTS, ade_folder, voc_folder, voc_list_folder
 from d3ssl.data.voc import voc_annotations
 from d3ssl.errors import InputError
-from d3ssl.files import digest, read_json
-
-ANNOTATIONS = "annotations.json"
-"""Name of the annotations file in a data folder, beside the folder ``images``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSet:
-    """Images in the order of their ids, which are the same on every machine."""
-
-    root: Path
-    """The folder that the ids are relative to, or that holds the shards."""
-    paths: tuple[Place, ...]
-    """Where each image lies: a file of its own, or a member of a shard."""
-    ids: tuple[str, ...]
-    """Path relative to the root, with forward slashes, in Unicode's composed form (NFC); unique and sorted."""
-    annotations: CocoAnnotations | None = None
-    """The objects; an image has the same position here and there."""
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def digest(self) -> str:
-        """Identifies the images: changes with their ids, their order and the sizes of their files in bytes."""
-        return digest(*(f"{name}\0{file_bytes(path)}" for name, path in zip(self.ids, self.paths, strict=True)))
-
-    def subset(self, indices: Sequence[int] | Int[np.ndarray, "_"]) -> ImageSet:
-        """Some of the images, in the given order."""
-        chosen = [int(index) for index in indices]
-        return ImageSet(
-            root=self.root,
-            paths=tuple(self.paths[index] for index in chosen),
-            ids=tuple(self.ids[index] for index in chosen),
-            annotations=None if self.annotations is None else self.annotations.subset(chosen),
-        )
+from d3ssl.files import read_json
 
 
 def open_images(data: str | Path) -> ImageSet:
@@ -71,6 +34,8 @@ def open_images(data: str | Path) -> ImageSet:
       things are the objects), or ``image_info_….json`` without annotations (images only);
     - Pascal VOC: ``VOCdevkit/VOC2012`` or a folder above; or one of its lists, ``ImageSets/Main/train.txt``;
     - ADE20K scene parsing: ``ADEChallengeData2016`` or the folder above (the training images, without objects);
+    - Open Images: a file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, with its class names beside it and the
+      images in a folder named like the split;
     - a list: a text file (``.txt``) with one image path a line, relative to its folder;
     - tar shards: a folder of them (with ``annotations.json`` beside, if any), one ``.tar``, or a pattern such as
       ``shards/{000..012}.tar``.
@@ -94,9 +59,12 @@ def open_images(data: str | Path) -> ImageSet:
         if tree := voc_list_folder(path):
             return _named(path, tree / "JPEGImages", voc_annotations(tree, path))
         return _named(path, path.parent, read_image_list(path))
+    if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists():
+        return open_box_file(path)
     remedy = (
         f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), a tree "
-        "of Pascal VOC or ADE20K, a list of images (.txt), or tar shards ('DIR/{000..012}.tar')."
+        "of Pascal VOC or ADE20K, a file of boxes of Open Images (.csv), a list of images (.txt), or tar shards "
+        "('DIR/{000..012}.tar')."
     )
     if path.exists():
         raise InputError("is neither a folder nor an annotations file nor a list", path=path, remedy=remedy)

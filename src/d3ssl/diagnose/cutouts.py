@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch.nn.functional import interpolate
 
+from d3ssl.data.image_set import ANNOTATIONS, ImageSet
 from d3ssl.data.scenes import ScenesConfig, make_scenes
-from d3ssl.data.sources import ANNOTATIONS, ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.diagnose.reading import ProbeReader
 from d3ssl.errors import InputError
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.diagnose.config import DiagnoseConfig
 from d3ssl.diagnose.cutouts import open_probe_images, procedural_images
 from d3ssl.diagnose.probes import Probe, ProbeSet, build_probes

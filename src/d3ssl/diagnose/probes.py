@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from d3ssl.console import progress, warn
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.diagnose.config import DiagnoseConfig
 from d3ssl.diagnose.cutouts import (
     GREY,

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from d3ssl.console import warn
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_image
 from d3ssl.data.place import Place
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 from d3ssl.evaluate.features import check_size_annotated
 

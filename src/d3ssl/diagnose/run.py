@@ -12,7 +12,7 @@ import torch
 
 import d3ssl
 from d3ssl.console import show_table
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.diagnose.collect import Collector
 from d3ssl.diagnose.config import DiagnoseConfig, PaddingMode
 from d3ssl.diagnose.cutouts import find_candidates, open_probe_images, procedural_images

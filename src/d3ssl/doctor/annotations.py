@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from d3ssl.data.coco import MAX_BAD_SHARE, TOLERANCE_PX
+from d3ssl.data.image_set import ANNOTATIONS
 from d3ssl.data.panoptic import is_panoptic_document
-from d3ssl.data.sources import ANNOTATIONS
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent
 
 PROBLEMS = {

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from d3ssl.console import progress
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.data.processes import num_cores
-from d3ssl.data.sources import ImageSet
 from d3ssl.doctor.check import Check
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import D3ssl

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import d3ssl
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.check import Check
 from d3ssl.doctor.files import FileReport
 from d3ssl.doctor.objects import ObjectReport

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent
 from d3ssl.errors import InputError
 from d3ssl.regions.table import RegionTable, check_regions, read_regions

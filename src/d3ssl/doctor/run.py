@@ -9,7 +9,8 @@ import numpy as np
 
 from d3ssl.console import say, show_table
 from d3ssl.data.folders import candidate_folders
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import open_images
 from d3ssl.doctor.annotations import annotations_file, bad_objects, check_objects
 from d3ssl.doctor.check import Check, ordered
 from d3ssl.doctor.config import DoctorConfig

@@ -11,8 +11,8 @@ import safetensors.torch
 from safetensors import safe_open
 
 from d3ssl.console import say, warn
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import changed_at
-from d3ssl.data.sources import ImageSet
 from d3ssl.distributed import barrier, rank
 from d3ssl.evaluate.features import ObjectFeatures, extract_objects
 from d3ssl.files import digest, write_atomically

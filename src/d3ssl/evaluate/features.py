@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from d3ssl.console import Ticker, progress, warn
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.data.sources import ImageSet
 from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.models import Backbone

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from d3ssl.data.sources import ANNOTATIONS, ImageSet, open_images
+from d3ssl.data.image_set import ANNOTATIONS, ImageSet
+from d3ssl.data.sources import open_images
 from d3ssl.data.trees import VOC_OBJECT_PARTS, voc_folder, voc_list_folder
 from d3ssl.errors import InputError
 from d3ssl.seeds import derive_seed, numpy_generator

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import d3ssl
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import Member, Place, file_bytes
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.table import RegionTable, write_regions

@@ -19,8 +19,9 @@ import numpy as np
 
 import d3ssl
 from d3ssl.console import progress, say, warn
+from d3ssl.data.image_set import ImageSet
+from d3ssl.data.place import file_bytes
 from d3ssl.data.processes import end_with_parent, num_cores
-from d3ssl.data.sources import ImageSet, file_bytes
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest
 from d3ssl.regions.cluster import work_on_cluster

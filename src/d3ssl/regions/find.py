@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 from PIL import Image
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size, read_reduced, reduced_size
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 from d3ssl.regions.annotations import annotated_regions
 from d3ssl.regions.config import RegionsConfig

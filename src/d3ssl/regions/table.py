@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int64
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
-from d3ssl.data.sources import ImageSet, file_bytes
+from d3ssl.data.place import file_bytes
 from d3ssl.errors import InputError
 from d3ssl.files import digest, write_atomically
 

@@ -16,8 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from d3ssl.contracts import CanvasBatch, map_tensors
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 from d3ssl.regions.table import RegionTable
 from d3ssl.seeds import numpy_generator

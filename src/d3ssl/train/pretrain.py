@@ -14,7 +14,8 @@ from torch import nn
 
 import d3ssl
 from d3ssl.console import say
-from d3ssl.data.sources import ImageSet, open_images
+from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import open_images
 from d3ssl.distributed import barrier, collective_device, gather_rows, rank, world_size
 from d3ssl.errors import InputError
 from d3ssl.files import digest, make_folder, write_text

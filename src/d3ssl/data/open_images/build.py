@@ -14,6 +14,7 @@ import numpy as np
 
 from d3ssl import __version__
 from d3ssl.console import say, show_table, warn
+from d3ssl.data.image_set import ANNOTATIONS
 from d3ssl.data.open_images.boxes import stream_boxes
 from d3ssl.data.open_images.card import write_card
 from d3ssl.data.open_images.classes import BoxableClasses, read_classes
@@ -31,7 +32,6 @@ from d3ssl.data.open_images.statistics import (
     write_class_table,
 )
 from d3ssl.data.open_images.tree import CLASSES, DEFINITION, IDS, OBJECTS, sha256, write_checksums
-from d3ssl.data.sources import ANNOTATIONS
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import make_folder, write_json, write_text
 

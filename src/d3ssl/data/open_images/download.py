@@ -15,6 +15,7 @@ import numpy as np
 
 from d3ssl import __version__
 from d3ssl.console import Ticker, progress, say
+from d3ssl.data.image_set import ANNOTATIONS
 from d3ssl.data.open_images.build import coco_info
 from d3ssl.data.open_images.coco_json import SplitData, write_coco
 from d3ssl.data.open_images.config import SPLITS
@@ -35,7 +36,6 @@ from d3ssl.data.open_images.tree import (
     read_ids,
     write_checksums,
 )
-from d3ssl.data.sources import ANNOTATIONS
 from d3ssl.errors import InputError
 from d3ssl.files import make_folder, write_atomically, write_text
 

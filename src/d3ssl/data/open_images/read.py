@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from d3ssl.console import progress
 from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
 from d3ssl.data.masks import pack_masks
 from d3ssl.data.open_images.boxes import GROUP, stream_boxes
@@ -15,9 +17,10 @@ from d3ssl.data.open_images.classes import read_classes
 from d3ssl.data.open_images.columns import find_file
 from d3ssl.data.open_images.masks import find_mask_files, match_masks, run_lengths
 from d3ssl.data.open_images.objects import gather_objects, with_masks
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 
+BOX_FILE = re.compile(r"(oidv\d+-)?(?P<split>train|validation|test)-annotations-bbox\.csv(\.gz)?")
+"""Names of the files of boxes, of all releases."""
 _CHUNK_BYTES = 16_000_000
 _ID_DIGITS = 16
 
@@ -78,6 +81,35 @@ def read_open_images(
         segmentations=pack_masks(segmentations, of_size)[0],
     )
     return ImageSet(root=root, paths=paths, ids=tuple(path.name for path in paths), annotations=annotations)
+
+
+def open_box_file(file: Path) -> ImageSet:
+    """The images of a split that are on disk, from its file of boxes alone.
+
+    Images are looked for in a folder named like the split (``train``, ``validation``, ``test``) beside the file or one
+    level up, or below a folder ``images`` there; masks in a folder ``masks`` at these places, if their CSV file lies
+    beside that of the boxes.
+
+    Args:
+        file: ``[oidv6-]SPLIT-annotations-bbox.csv``, also with ``.gz``.
+
+    Raises:
+        InputError: another name, no folder of images, or as ``read_open_images``.
+    """
+    named = BOX_FILE.fullmatch(file.name)
+    if named is None:
+        remedy = "of CSV files, DATA may be [oidv6-]SPLIT-annotations-bbox.csv of Open Images."
+        raise InputError("is no file of boxes of Open Images by its name", path=file, remedy=remedy)
+    split, folder = named["split"], file.absolute().parent
+    places = [below / split for base in (folder, folder.parent) for below in (base, base / "images")]
+    images = next((place for place in places if place.is_dir()), None)
+    if images is None:
+        tried = ", ".join(str(place) for place in places)
+        raise InputError("has no folder of images near it", path=file, remedy=f"put them into one of these: {tried}.")
+    masks = next((place for place in (folder / "masks", folder.parent / "masks") if place.is_dir()), None)
+    if masks is not None and find_file(folder, f"{split}-annotations-object-segmentation.csv") is None:
+        masks = None
+    return read_open_images(images, folder, split, masks=masks)
 
 
 def _image_files(root: Path) -> tuple[Path, ...]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from d3ssl.console import progress, say
+from d3ssl.data.image_set import ANNOTATIONS
 from d3ssl.data.open_images.config import SPLITS
 from d3ssl.data.open_images.fetch import FetchError, check_jpeg
 from d3ssl.data.open_images.records import ImageRecord, read_records
 from d3ssl.data.open_images.tree import DEFINITION, IDS, IMAGE_RECORDS, IMAGES, check_whole, read_ids
-from d3ssl.data.sources import ANNOTATIONS
 from d3ssl.errors import InputError
 from d3ssl.files import read_json
 

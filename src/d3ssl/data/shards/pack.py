@@ -19,12 +19,13 @@ from typing import Any
 
 from d3ssl import __version__
 from d3ssl.console import Ticker, progress, say
+from d3ssl.data.image_set import ANNOTATIONS, ImageSet
 from d3ssl.data.place import file_bytes, open_place
 from d3ssl.data.shards.index import make_index
 from d3ssl.data.shards.members import MAX_IMAGE_BYTES, member_id, split_key
 from d3ssl.data.shards.packed import FORMAT, PACKED, read_packed
 from d3ssl.data.shards.tar import BLOCK
-from d3ssl.data.sources import ANNOTATIONS, ImageSet, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_atomically, write_json
 

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.data.sources import ImageSet
 from d3ssl.errors import InputError
 from d3ssl.evaluate.detection.network import Target
 from d3ssl.evaluate.features import check_size_annotated

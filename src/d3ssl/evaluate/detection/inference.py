@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from d3ssl.console import progress, warn
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import gather_list, rank, world_size
 from d3ssl.errors import InputError
 from d3ssl.evaluate.detection.coco_eval import Detections, pack_mask

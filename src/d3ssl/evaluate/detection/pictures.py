@@ -9,8 +9,8 @@ from faster_coco_eval.core import mask as rle
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image, ImageDraw
 
+from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.data.sources import ImageSet
 from d3ssl.evaluate.detection.coco_eval import Detections
 
 _TILE = 240

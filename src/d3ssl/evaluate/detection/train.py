@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.console import progress, say, warn
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import all_reduce_sum, barrier, rank, world_size
 from d3ssl.errors import CheckpointError, D3sslError, InputError
 from d3ssl.evaluate.detection.config import DetectionConfig

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from d3ssl.console import say
-from d3ssl.data.sources import ImageSet
+from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import annotations_digest, cached_objects

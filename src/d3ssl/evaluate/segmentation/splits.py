@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from d3ssl.data.image_set import ANNOTATIONS
 from d3ssl.data.semantic import SemanticSet, from_instances
 from d3ssl.data.semantic_files import open_ade, open_voc
 from d3ssl.data.semantic_panoptic import is_panoptic, open_panoptic
 from d3ssl.data.shards.find import find_shards
-from d3ssl.data.sources import ANNOTATIONS, open_images
+from d3ssl.data.sources import open_images
 from d3ssl.data.trees import ade_folder, voc_folder
 from d3ssl.errors import InputError
 from d3ssl.evaluate.splits import is_tested, open_splits
