@@ -90,7 +90,8 @@ def read_alone(path: Path) -> None:
 
 def build(path: Path, images: int) -> None:
     """The whole command."""
-    from d3ssl.data.open_images import BuildConfig, build_benchmark
+    from d3ssl.data.open_images.build import build_benchmark
+    from d3ssl.data.open_images.config import BuildConfig
 
     config = BuildConfig(images=images, val_images=0, test_images=0)
     build_benchmark(path.parent, path.parent / "mini", config)

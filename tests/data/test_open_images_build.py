@@ -19,9 +19,11 @@ from pycocotools.coco import COCO
 from torchvision.datasets import CocoDetection
 
 from d3ssl.data.coco import read_coco
-from d3ssl.data.open_images import BuildConfig, VerifyConfig, build_benchmark, verify_benchmark
 from d3ssl.data.open_images import build as build_module
 from d3ssl.data.open_images import card as card_module
+from d3ssl.data.open_images.build import build_benchmark
+from d3ssl.data.open_images.config import BuildConfig
+from d3ssl.data.open_images.verify import VerifyConfig, verify_benchmark
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.files import read_json

@@ -20,17 +20,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 from torchvision.datasets import CocoDetection
 
-from d3ssl.data.open_images import (
-    BuildConfig,
-    DownloadConfig,
-    VerifyConfig,
-    build_benchmark,
-    download_images,
-    verify_benchmark,
-)
 from d3ssl.data.open_images import card as card_module
 from d3ssl.data.open_images import download as download_module
+from d3ssl.data.open_images.build import build_benchmark
+from d3ssl.data.open_images.config import BuildConfig
+from d3ssl.data.open_images.download import DownloadConfig, download_images
 from d3ssl.data.open_images.fetch import FetchError, Patience, check_jpeg, fetch
+from d3ssl.data.open_images.verify import VerifyConfig, verify_benchmark
 from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json

@@ -6,14 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from d3ssl.cli.options import build, make_parser, parse
-from d3ssl.data.open_images import (
-    BuildConfig,
-    DownloadConfig,
-    VerifyConfig,
-    build_benchmark,
-    download_images,
-    verify_benchmark,
-)
+from d3ssl.data.open_images.build import build_benchmark
+from d3ssl.data.open_images.config import BuildConfig
+from d3ssl.data.open_images.download import DownloadConfig, download_images
+from d3ssl.data.open_images.verify import VerifyConfig, verify_benchmark
 from d3ssl.errors import InputError, nearest
 
 BENCHMARK = "openimage-mini"
