@@ -104,11 +104,8 @@ def test_the_command_in_small(tmp_path: Path) -> None:
         return subprocess.run([*words, *more], cwd=root, capture_output=True, text=True, check=False)
 
     first = call("--minutes", "0")
-    assert (
-        first.returncode == 1
-        and "run the same command again" in first.stderr
-        and not list(tmp_path.glob("out/cells/*/run"))
-    )
+    assert first.returncode == 1 and "run the same command again" in first.stderr
+    assert not list(tmp_path.glob("out/cells/*/run"))
     second = call()
     assert second.returncode == 0, second.stderr
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["rows"]
@@ -119,7 +116,8 @@ def test_the_command_in_small(tmp_path: Path) -> None:
         assert seeds["0"]["images_per_s"] > 0
     written = document.read_text()
     assert "| host | 1 |" in written and "| context sensitivity | -60% |" in written
-    assert Image.open(document.parent / "images" / "scenes_table.png").width > 300
+    with Image.open(document.parent / "images" / "scenes_table.png") as image:
+        assert image.width > 300
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*") if path.is_file()}
     assert call().returncode == 0
     assert files == {path: path.stat().st_mtime_ns for path in files}
