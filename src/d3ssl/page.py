@@ -62,7 +62,12 @@ def definitions(terms: Iterable[tuple[str, str]]) -> str:
 
 
 def table(
-    header: Sequence[str], rows: Iterable[Sequence[str]], *, best: Iterable[tuple[int, int]] = (), note: str = ""
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    best: Iterable[tuple[int, int]] = (),
+    note: str = "",
+    words: bool = False,
 ) -> str:
     """A table that scrolls by itself on narrow screens; the first column names the rows.
 
@@ -71,6 +76,7 @@ def table(
         rows: plain text; what follows a line break in the first cell is set small.
         best: (row, column) of the cells to set bold, counted from 0.
         note: a line below it.
+        words: the cells hold sentences, which are wrapped, rather than figures.
     """
     bold = set(best)
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
@@ -84,7 +90,9 @@ def table(
         )
         lines.append(f"<tr><th>{first}</th>{cells}</tr>")
     below = paragraph(note, quiet=True) if note else ""
-    return f"<div class=wide><table><tr>{head}</tr>{''.join(lines)}</table></div>{below}"
+    return (
+        f"<div class=wide><table{' class=words' if words else ''}><tr>{head}</tr>{''.join(lines)}</table></div>{below}"
+    )
 
 
 def facts(values: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Shaped
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
 from d3ssl import page
@@ -70,7 +71,9 @@ def draw_counts(objects: Objects) -> bytes:
     axes = plot.add_subplot()
     values, number = np.unique(np.minimum(objects.per_image, _MOST_COUNTED), return_counts=True)
     axes.bar(values, number, color=page.COLOURS[2])
-    axes.set(xlabel=f"objects ({_MOST_COUNTED}: that many or more)", ylabel="images")
+    more = f" ({_MOST_COUNTED}: that many or more)" if values.max(initial=0) == _MOST_COUNTED else ""
+    axes.set(xlabel=f"objects{more}", ylabel="images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return page.plot_png(plot)
 
 

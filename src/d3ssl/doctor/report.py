@@ -43,7 +43,7 @@ def _verdict(found: Examination) -> list[str]:
 
 def _table(checks: list[Check]) -> str:
     rows = [[check.name, check.status, check.finding, check.remedy] for check in checks]
-    return page.table(["", "", "finding", "what to do"], rows)
+    return page.table(["", "", "finding", "what to do"], rows, words=True)
 
 
 def _offenders(found: Examination) -> list[str]:
