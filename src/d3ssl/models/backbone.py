@@ -45,7 +45,7 @@ class Backbone(nn.Module):
     """The timm network with ``num_classes=0``, or torchvision's without its classifier."""
     timm_name: str
     """The network's name in its library."""
-    library: Library
+    library: Library = "timm"
     """Where the network comes from. Runs are trained with timm's."""
     in_channels: int
     channels: list[int]
