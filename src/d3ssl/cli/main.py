@@ -11,7 +11,7 @@ from d3ssl.console import console
 from d3ssl.errors import D3sslError, nearest
 
 COMMANDS = {
-    "quickstart": "see it all in 8 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
+    "quickstart": "see it all in 9 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
     "scenes": "make images with several objects, in COCO format, procedural or from your cut-outs",
     "shards": "pack images into tar shards, which are read in place wherever images are taken",
     "doctor": "look through a data set before money is spent on it: what would fail, what is biased",

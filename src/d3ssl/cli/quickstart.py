@@ -53,8 +53,8 @@ def run(argv: Sequence[str]) -> None:
     parser = make_parser(
         "quickstart",
         "Make scenes, compute regions, train the host and D3SSL with the same budget, evaluate and diagnose both\n"
-        "beside random initialisation, and write OUT/report.html. About 8 minutes on two CPU cores. Run again after a\n"
-        "stop: finished stages are kept.",
+        "beside random initialisation, and write OUT/report.html. Seven to nine minutes on two CPU cores. Run again\n"
+        "after a stop: finished stages are kept.",
         ("d3ssl quickstart", "d3ssl quickstart --out photo --cutouts stamps/ --backgrounds wallpapers/"),
     )
     parser.add_class_arguments(QuickstartConfig)
