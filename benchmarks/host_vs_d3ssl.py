@@ -12,16 +12,14 @@ vary, the scenes do not), and writes OUT/table.json and OUT/table.md.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
-from scipy import stats
-
+from d3ssl.evaluate.intervals import half_width
 from d3ssl.files import read_json, write_json, write_text
 
 SWITCHES = {
@@ -72,7 +70,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval."""
     if len(values) < 2:
         return values[0], float("nan")
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = half_width(values)
     return mean(values), half
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import yaml
 from benchmarks.scenes_table.budgets import Budget
 from benchmarks.scenes_table.rows import REGIONS, ROWS
 from d3ssl.files import read_json
-from d3ssl.train import read_log
+from d3ssl.train import read_log, training_seconds
 
 DIAGNOSED = ("context_sensitivity", "position_sensitivity", "neighbour_leakage", "position_r2")
 EVALUATED = {
@@ -91,13 +90,11 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
 
 
 def _cost(run: Path) -> dict[str, float]:
-    """Wall time of the training steps alone, also of a run that was stopped and resumed, and images a second."""
+    """Of the training steps alone."""
     batch = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["train"]["batch_size"]
     lines = read_log(run)
-    ends = [0, *(line["step"] for line in lines)]
-    images = [(end - start) * batch for start, end in pairwise(ends)]
-    seconds = sum(count / line["images_per_s"] for count, line in zip(images, lines, strict=True))
-    return {"images_per_s": sum(images) / seconds, "training_s": seconds}
+    seconds = training_seconds(lines, batch)
+    return {"images_per_s": lines[-1]["step"] * batch / seconds, "training_s": seconds}
 
 
 def _measured(work: Work, out: Path, name: str, *words: str) -> dict[str, Any]:

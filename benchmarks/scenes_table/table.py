@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from matplotlib.figure import Figure
-from scipy import stats
 
+from d3ssl.evaluate.intervals import half_width
 from d3ssl.files import write_atomically
 
 Figures = Mapping[str, Mapping[int, Mapping[str, float | None]]]
@@ -35,7 +35,7 @@ def interval(values: Sequence[float]) -> Interval:
     """Of independent values, a seed each."""
     if len(values) < 2:
         return Interval(values[0], math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+    half = half_width(values)
     return Interval(mean(values), mean(values) - half, mean(values) + half)
 
 

@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from d3ssl.errors import InputError
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects
 from d3ssl.files import digest, read_json, write_json
 from d3ssl.regions.compute import compute_regions
-from d3ssl.train import RunConfig, pretrain, read_log
+from d3ssl.train import RunConfig, pretrain, read_log, training_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +86,7 @@ def quickstart(config: QuickstartConfig) -> Path:
     }
     rows = [
         Row(name="random init", metrics=metrics["random init"]),
-        *(
-            Row(name=name, metrics=metrics[name], log=read_log(run.out), seconds=_seconds(run))
-            for name, run in (("host", host), ("D3SSL", ours))
-        ),
+        *(_trained(name, metrics[name], run) for name, run in (("host", host), ("D3SSL", ours))),
     ]
     total = time.monotonic() - begin
     write_json(out / "results.json", {"rows": {r.name: r.metrics for r in rows}, "seconds": total, "stages": timings})
@@ -145,12 +141,9 @@ def _train(config: RunConfig) -> None:
     pretrain(config, resume=folder.is_dir())
 
 
-def _seconds(run: RunConfig) -> float:
-    """Wall time of the training steps, also of a run that was resumed: from the rates in its log."""
+def _trained(name: str, metrics: dict[str, Any], run: RunConfig) -> Row:
     lines = read_log(run.out)
-    ends = [0, *(line["step"] for line in lines)]
-    steps = [end - start for start, end in pairwise(ends)]
-    return sum(n * run.train.batch_size / line["images_per_s"] for n, line in zip(steps, lines, strict=True))
+    return Row(name=name, metrics=metrics, log=lines, seconds=training_seconds(lines, run.train.batch_size))
 
 
 def _measure(spec: str, name: str, run: RunConfig, scenes: Path, out: Path) -> dict[str, Any]:

@@ -37,6 +37,20 @@ def images_folder(file: Path, names: Sequence[str]) -> Path:
     raise InputError(problem, path=file, remedy=f"put them into {best}, or remove them from the file.")
 
 
+def maps_folder(file: Path, names: Sequence[str]) -> Path:
+    """The folder of a COCO panoptic file's PNGs, named like the file.
+
+    Raises:
+        InputError: one of the named maps is not in it.
+    """
+    folder = file.with_suffix("")
+    missing = missing_files(folder, names)
+    if missing:
+        problem = f"{len(missing)} of {len(names)} maps are not in {folder}: {', '.join(missing[:5])}"
+        raise InputError(problem, path=file, remedy="put the panoptic PNGs into the folder named like the file.")
+    return folder
+
+
 def missing_files(folder: Path, names: Sequence[str]) -> list[str]:
     """The names that are not below a folder. Lists each folder once: asking for every file is slow over networks."""
     listings: dict[PurePosixPath, set[str]] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d3ssl.data.coco import CocoAnnotations, parse_coco
-from d3ssl.data.folders import is_below, missing_files
+from d3ssl.data.folders import is_below, maps_folder
 from d3ssl.data.segment_files import SegmentFiles
 from d3ssl.errors import InputError
 
@@ -47,11 +47,7 @@ def panoptic_annotations(file: Path, document: Any) -> CocoAnnotations:
         {"images": images, "annotations": objects, "categories": things},
         name_of=lambda row: f"segment {numbers[row]} of {names[places[row]]}",
     )
-    folder = file.with_suffix("")
-    missing = missing_files(folder, names)
-    if missing:
-        problem = f"{len(missing)} of {len(names)} maps are not in {folder}: {', '.join(missing[:5])}"
-        raise InputError(problem, path=file, remedy="put the panoptic PNGs into the folder named like the file.")
+    folder = maps_folder(file, names)
     masks = SegmentFiles(
         paths=tuple(folder / name for name in names),
         file_of=np.array(places, dtype=np.int64),

@@ -6,7 +6,6 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from d3ssl.errors import InputError
 
@@ -26,7 +25,7 @@ class Member:
     def __str__(self) -> str:
         return f"{self.shard}: {self.name}"
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """The content as a binary file that can be read and sought. Each call opens the shard anew, so that threads
         and processes do not share a position.
 
@@ -53,7 +52,7 @@ def as_place(file: str | Place) -> Place:
     return Path(file) if isinstance(file, str) else file
 
 
-def open_place(place: Place) -> BinaryIO:
+def open_place(place: Place) -> io.BufferedReader:
     """Open for reading; the file can be sought.
 
     Raises:

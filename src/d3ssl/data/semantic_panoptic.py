@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from d3ssl.data.folders import images_folder, is_below, missing_files
+from d3ssl.data.folders import images_folder, is_below, maps_folder
 from d3ssl.data.number_png import read_map
 from d3ssl.data.place import file_bytes
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
@@ -80,12 +80,8 @@ def open_panoptic(file: Path) -> SemanticSet:
     order = sorted(found)
     if not order:
         raise InputError("has no annotated images", path=file, remedy=_REMEDY)
-    folder = file.with_suffix("")
     maps = [found[name]["file_name"] for name in order]
-    missing = missing_files(folder, maps)
-    if missing:
-        problem = f"{len(missing)} of {len(maps)} maps are not in {folder}: {', '.join(missing[:5])}"
-        raise InputError(problem, path=file, remedy="put the panoptic PNGs into the folder named like the file.")
+    folder = maps_folder(file, maps)
     root = images_folder(file, order)
     return SemanticSet(
         root=root,

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from d3ssl.console import progress
+from d3ssl.data.place import Place
 from d3ssl.data.processes import end_with_parent, num_cores
 from d3ssl.doctor.look import FACTS, look_at
 from d3ssl.errors import D3sslError
@@ -37,7 +37,7 @@ class Scan:
     """Position → what is wrong, of the first ``MAX_MESSAGES`` bad files."""
 
 
-def scan_files(paths: Sequence[Any], workers: int) -> Scan:
+def scan_files(paths: Sequence[Place], workers: int) -> Scan:
     """Look at files.
 
     Args:
@@ -65,7 +65,7 @@ def scan_files(paths: Sequence[Any], workers: int) -> Scan:
     return Scan(facts=facts, messages=messages)
 
 
-def _look_at_all(paths: list[Any]) -> tuple[np.ndarray, dict[int, str]]:
+def _look_at_all(paths: list[Place]) -> tuple[np.ndarray, dict[int, str]]:
     facts, wrong = np.zeros(len(paths), dtype=FACTS), {}
     for place, path in enumerate(paths):
         facts[place], message = look_at(path)
@@ -75,7 +75,7 @@ def _look_at_all(paths: list[Any]) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def _by_processes(
-    paths: Sequence[Any], chunks: list[range], workers: int
+    paths: Sequence[Place], chunks: list[range], workers: int
 ) -> Iterator[tuple[np.ndarray, dict[int, str]]]:
     context = multiprocessing.get_context("spawn")  # forking a process that has threads may lock up
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent)

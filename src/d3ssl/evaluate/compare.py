@@ -8,13 +8,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, Protocol, runtime_checkable
 
 import timm
 import torch
 from matplotlib import pyplot as plt
-from scipy import stats
 
 import d3ssl
 from d3ssl import page
@@ -22,6 +21,7 @@ from d3ssl.console import say, show_table
 from d3ssl.distributed import barrier, rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import weights_digest
+from d3ssl.evaluate.intervals import half_width
 from d3ssl.files import digest, make_folder, read_json, write_json
 from d3ssl.models import Backbone, load_backbone
 
@@ -102,7 +102,7 @@ class Measured:
             found[key] = mean(values)
             half = 0.0
             if len(values) > 1:
-                half = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+                half = half_width(values)
             for end, sign in ((f"{key}_low", -1), (f"{key}_high", 1)):
                 has_bootstrap = all(end in cell for cell in self.cells)
                 if has_bootstrap or len(values) > 1:

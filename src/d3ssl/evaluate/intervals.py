@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from statistics import stdev
+
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
+from scipy import stats
 
 from d3ssl.errors import InputError
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean, by Student's t, from two or more independent values (a seed each)."""
+    return float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
 
 
 def bootstrap_accuracy(

@@ -70,8 +70,7 @@ class TorchvisionNet(nn.Module):
                 hook.remove()
         maps = [found[end] for end in ends]
         if self._channels_last:
-            maps = [value if value is last else value.permute(0, 3, 1, 2) for value in maps[:-1]]
-            maps.append(last)
+            maps = [*(value.permute(0, 3, 1, 2) for value in maps[:-1]), last]
         return maps
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def _step(line: str, otherwise: int) -> int:
         return int(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError, TypeError):
         return otherwise
+
+
+def training_seconds(lines: Sequence[dict[str, Any]], batch_size: int) -> float:
+    """Wall time of the training steps alone, from the rates in a log: also of a run that was stopped and resumed.
+
+    Args:
+        lines: of ``read_log``.
+        batch_size: images a step.
+    """
+    ends = [0, *(line["step"] for line in lines)]
+    steps = [end - start for start, end in pairwise(ends)]
+    return sum(n * batch_size / line["images_per_s"] for n, line in zip(steps, lines, strict=True))
 
 
 def read_log(run: str | Path) -> list[dict[str, Any]]:
