@@ -49,7 +49,8 @@ def compute_regions(work: Work, kind: str) -> Path:
     path = work.out / f"regions-{kind}.parquet"
     if not path.exists():
         options = work.budget.regions if kind == "found" else REGIONS[kind]
-        _call(work, work.out / f"regions-{kind}.log", "regions", f"{work.scenes}/train", "--out", str(path), *options)
+        words = ("regions", f"{work.scenes}/train", "--out", str(path), *options)
+        _call(work, work.out / f"regions-{kind}.log", "d3ssl", *words)
     return path
 
 
@@ -85,7 +86,8 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
     words = ["--recipe", work.budget.recipe, "--data", f"{work.scenes}/train", "--out", str(run)]
     words += ["--regions", str(compute_regions(work, ROWS[row].regions)), "--train.seed", str(seed)]
     words += ["--runtime.workers", "0", *work.budget.options, *ROWS[row].options]
-    _call(work, folder / "train.log", "pretrain", *words, *(["--resume"] if run.is_dir() else []))
+    resume = ["--resume"] if run.is_dir() else []
+    _call(work, folder / "train.log", *ROWS[row].trainer, *words, *resume)
     return run
 
 
@@ -99,20 +101,20 @@ def _cost(run: Path) -> dict[str, float]:
 
 def _measured(work: Work, out: Path, name: str, *words: str) -> dict[str, Any]:
     if not (out / name).exists():
-        _call(work, out.with_suffix(".log"), *words, "--out", str(out))
+        _call(work, out.with_suffix(".log"), "d3ssl", *words, "--out", str(out))
     return read_json(out / name)
 
 
-def _call(work: Work, log: Path, *words: str) -> None:
-    """Run a command of d3ssl; at the end of the time it is told to stop, and a training saves a checkpoint."""
+def _call(work: Work, log: Path, module: str, *words: str) -> None:
+    """Run a module as a command; at the end of the time it is told to stop, and a training saves a checkpoint."""
     left = work.end - time.monotonic()
     if left <= 0:
         raise OutOfTime
     environment = os.environ | {"OMP_NUM_THREADS": str(work.threads), "MKL_NUM_THREADS": str(work.threads)}
     with open(log, "a", encoding="utf-8") as file:
-        file.write(f"\n$ d3ssl {' '.join(words)}\n")
+        file.write(f"\n$ python -m {module} {' '.join(words)}\n")
         file.flush()
-        process = subprocess.Popen([sys.executable, "-m", "d3ssl", *words], env=environment, stdout=file, stderr=file)
+        process = subprocess.Popen([sys.executable, "-m", module, *words], env=environment, stdout=file, stderr=file)
         try:
             status = process.wait(left)
         except subprocess.TimeoutExpired as error:
@@ -122,7 +124,7 @@ def _call(work: Work, log: Path, *words: str) -> None:
         finally:
             process.kill()
     if status:
-        raise SystemExit(f"d3ssl {words[0]} ended with {status}: see {log}")
+        raise SystemExit(f"{module} {words[0]} ended with {status}: see {log}")
 
 
 def _slug(row: str) -> str:

@@ -15,6 +15,8 @@ class Row:
     """Which regions it is trained on (see ``REGIONS``)."""
     trained: bool = True
     """False: random initialisation."""
+    trainer: tuple[str, ...] = ("d3ssl", "pretrain")
+    """Module, and its first words."""
 
 
 def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
@@ -35,8 +37,11 @@ TABLE: dict[str, Row] = {
     "D3SSL without RCC": Row(options=("--views.cutout_ratio", "0", "--views.x3_cutout", "false")),
     "D3SSL without mixing": Row(options=("--views.dc_background", "keep", "--views.x3_background", "mean")),
     "D3SSL without shift": Row(options=("--views.shift_mode", "none")),
+    "SimCLR (lightly)": Row(trainer=("benchmarks.scenes_table.others", "simclr")),
+    "DenseCL (lightly)": Row(trainer=("benchmarks.scenes_table.others", "densecl")),
 }
-"""Everything but the named part is the same: data, backbone, optimiser, images seen, the draws of the base views."""
+"""Everything but the named part is the same: data, backbone, optimiser, images seen, and, but for lightly's rows, the
+draws of the base views."""
 
 STUDY: dict[str, Row] = {
     "RCC ratio 0.15": Row(options=("--views.cutout_ratio", "0.15")),

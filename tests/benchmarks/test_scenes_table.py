@@ -90,14 +90,14 @@ def test_every_row_has_known_regions() -> None:
 
 @pytest.mark.slow
 def test_the_command_in_small(tmp_path: Path) -> None:
-    """Two rows through all stages; the second call computes nothing, and adds no block to the document."""
+    """Three rows through all stages; the second call computes nothing, and adds no block to the document."""
     scenes, document = tmp_path / "scenes", tmp_path / "docs" / "results.md"
     make_scenes(scenes, ScenesConfig(images=40, val_images=20, size=96, num_classes=4, themes=2, workers=1))
     document.parent.mkdir()
     document.write_text("# Results\n")
     (document.parent / "images").mkdir()
     words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
-    words += ["--budget", "smoke", "--rows", "host", "D3SSL", "--seeds", "1", "--write", str(document)]
+    words += ["--budget", "smoke", "--rows", "host", "D3SSL", "DenseCL (lightly)", "--seeds", "1", "--write", str(document)]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
         root = Path(__file__).parents[2]
@@ -109,7 +109,7 @@ def test_the_command_in_small(tmp_path: Path) -> None:
     second = call()
     assert second.returncode == 0, second.stderr
     figures = json.loads((tmp_path / "out" / "figures.json").read_text())["rows"]
-    assert list(figures) == ["host", "D3SSL"]
+    assert list(figures) == ["host", "D3SSL", "DenseCL (lightly)"]
     for seeds in figures.values():
         assert 0 <= seeds["0"]["o_knn"] <= 1 and seeds["0"]["context_sensitivity"] > 0
         assert 0 <= seeds["0"]["box_ap"] <= 1 and 0 <= seeds["0"]["linear_miou_shuffled"] <= 1
