@@ -7,7 +7,8 @@ SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR wi
 again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
 table and the goals against the host; ``--write`` puts them between marks of the document, with a plot beside it.
 
-Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``gpu`` (one GPU, several calls).
+Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``study`` (half as long; objects and
+diagnosis only), ``gpu`` (one GPU, several calls).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from benchmarks.scenes_table import table
 from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.cells import COST, DIAGNOSED, EVALUATED, OutOfTime, Work, compute_regions, run_cell
-from benchmarks.scenes_table.rows import ROWS, STUDY, TABLE
+from benchmarks.scenes_table.rows import PAIRS, ROWS, STUDY, TABLE
 from d3ssl.files import read_json, write_json
 
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
@@ -108,15 +109,15 @@ def _claim(out: Path, budget: str, scenes: Path) -> None:
 def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace) -> str:
     command = "python -m benchmarks.scenes_table " + shlex.join(sys.argv[1:])
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
         f"Budget `{options.budget}`, {device}, torch {torch.__version__}. Mean over seeds ± half of the 95 % interval "
         f"(Student's t; the scenes are the same for all seeds). {options.note}".strip(),
         f"```sh\n{command}\n```",
         table.markdown(figures, [*EVALUATED["objects"], *DIAGNOSED]),
-        table.markdown(figures, [*EVALUATED["segmentation"], *EVALUATED["detection"], *COST]),
+        table.markdown(figures, [*(name for task in other for name in EVALUATED[task]), *COST]),
     ]
-    if {"host", "D3SSL"} <= figures.keys():
-        parts.append(table.goals(figures, "D3SSL"))
+    parts += [table.goals(figures, row, host) for row, host in PAIRS if {row, host} <= figures.keys()]
     return "\n\n".join(parts)
 
 

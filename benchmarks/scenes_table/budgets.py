@@ -1,4 +1,4 @@
-"""How much is trained and measured: for seconds, for a night of two cores, for one GPU."""
+"""How much is trained and measured: for seconds, for a night of two cores, half of it for a study, for one GPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ class Budget:
     """Of ``d3ssl pretrain``."""
     options: tuple[str, ...]
     """Over the recipe's."""
-    regions: tuple[str, ...]
-    """Options of ``d3ssl regions`` for the regions that are found."""
     backbone: str
     """Of the random row: the recipe's."""
     region_path: str
@@ -27,13 +25,13 @@ class Budget:
 
 
 _SMALL = {"recipe": "scenes-photo", "backbone": "test_resnet", "region_path": "c3", "roi_size": "6", "size": "64"}
-_QUICK = ("--colours", "lab", "--scales", "[100.0]")
+_MASKS = ("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask")
+_MASKS = (*_MASKS, "--views.shift_scale", "[0.7, 1.2]")
 
 BUDGETS: dict[str, Budget] = {
     "smoke": Budget(
         **_SMALL,
-        options=("--train.steps", "4", "--train.batch_size", "16"),
-        regions=_QUICK,
+        options=(*_MASKS, "--train.steps", "4", "--train.batch_size", "16"),
         evaluate={
             "objects": (),
             "segmentation": ("--max_train_images", "24", "--draws", "100", "--linear_iterations", "20"),
@@ -43,8 +41,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "cpu": Budget(
         **_SMALL,
-        options=("--train.steps", "800"),
-        regions=_QUICK,
+        options=(*_MASKS, "--train.steps", "800"),
         evaluate={
             "objects": (),
             "segmentation": ("--max_train_images", "1000"),
@@ -52,15 +49,21 @@ BUDGETS: dict[str, Budget] = {
         },
         diagnose=(),
     ),
+    "study": Budget(
+        **_SMALL,
+        options=(*_MASKS, "--train.steps", "400"),
+        evaluate={"objects": ()},
+        diagnose=(),
+    ),
     "gpu": Budget(
         recipe="scenes-photo",
         options=(
+            *_MASKS,
             *("--model.backbone", "resnet50", "--model.region_path", "c4", "--model.roi_size", "7"),
             *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
             *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
             *("--train.steps", "6000", "--train.batch_size", "512", "--runtime.save_every", "250"),
         ),
-        regions=_QUICK,
         backbone="resnet50",
         region_path="c4",
         roi_size="7",

@@ -48,8 +48,7 @@ def compute_regions(work: Work, kind: str) -> Path:
     """The regions file of a kind, made once."""
     path = work.out / f"regions-{kind}.parquet"
     if not path.exists():
-        options = work.budget.regions if kind == "found" else REGIONS[kind]
-        words = ("regions", f"{work.scenes}/train", "--out", str(path), *options)
+        words = ("regions", f"{work.scenes}/train", "--out", str(path), *REGIONS[kind])
         _call(work, work.out / f"regions-{kind}.log", "d3ssl", *words)
     return path
 

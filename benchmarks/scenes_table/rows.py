@@ -11,7 +11,7 @@ class Row:
 
     options: tuple[str, ...] = ()
     """Of ``d3ssl pretrain``, over the recipe's."""
-    regions: str = "found"
+    regions: str = "annotations"
     """Which regions it is trained on (see ``REGIONS``)."""
     trained: bool = True
     """False: random initialisation."""
@@ -24,6 +24,8 @@ def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
 
 
 _HOST = _modules(False, False)
+_BOXES = ("--canvas.labels", "false", "--views.shift_carries", "box", "--views.dc_carries", "box")
+_SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, which need room to move
 _WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
 
 TABLE: dict[str, Row] = {
@@ -35,7 +37,9 @@ TABLE: dict[str, Row] = {
     "host + DP": Row(options=_modules(False, True)),
     "D3SSL": Row(),
     "D3SSL without RCC": Row(options=("--views.cutout_ratio", "0", "--views.x3_cutout", "false")),
-    "D3SSL without mixing": Row(options=("--views.dc_background", "keep", "--views.x3_background", "mean")),
+    "D3SSL without mixing": Row(
+        options=("--views.dc_background", "keep", "--views.dc_carries", "box", "--views.x3_background", "mean")
+    ),
     "D3SSL without shift": Row(options=("--views.shift_mode", "none")),
     "SimCLR (lightly)": Row(trainer=("benchmarks.scenes_table.others", "simclr")),
     "DenseCL (lightly)": Row(trainer=("benchmarks.scenes_table.others", "densecl")),
@@ -44,8 +48,8 @@ TABLE: dict[str, Row] = {
 draws of the base views."""
 
 STUDY: dict[str, Row] = {
-    "RCC ratio 0.15": Row(options=("--views.cutout_ratio", "0.15")),
-    "RCC ratio 0.5": Row(options=("--views.cutout_ratio", "0.5")),
+    "RCC ratio 0.05": Row(options=("--views.cutout_ratio", "0.05")),
+    "RCC ratio 0.3": Row(options=("--views.cutout_ratio", "0.3")),
     "RCC in x3 too": Row(options=("--views.x3_cutout", "true")),
     "RCC of the context": Row(options=("--views.cutout_where", "context")),
     "fill: another image": Row(options=("--views.cutout_fill", "mix")),
@@ -53,30 +57,35 @@ STUDY: dict[str, Row] = {
     "L_dp × 0.3": Row(options=("--method.deposition_weight", "0.3")),
     "L_dp × 3": Row(options=("--method.deposition_weight", "3")),
     "shift of the union": Row(options=("--views.shift_mode", "union")),
-    "shift, scale 0.3–0.8": Row(options=("--views.shift_scale", "[0.3, 0.8]")),
-    "shift, scale 0.8–1": Row(options=("--views.shift_scale", "[0.8, 1.0]")),
+    "shift, scale 0.4–0.9": Row(options=("--views.shift_scale", "[0.4, 0.9]")),
+    "shift, scale 1": Row(options=("--views.shift_scale", "[1.0, 1.0]")),
     "2 regions an image": Row(options=("--views.regions_per_image", "2")),
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
-    "regions: ground truth": Row(regions="annotations"),
-    "regions: ground truth, by masks": Row(
-        regions="annotations",
-        options=("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
-    ),
-    "regions: grid": Row(regions="grid"),
-    "regions: Felzenszwalb, by masks": Row(
-        regions="segments",
-        options=("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
-    ),
+    "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
+    "boxes instead of masks": Row(options=_BOXES),
+    "Felzenszwalb's segments": Row(regions="segments"),
+    "Felzenszwalb's segments, host": Row(regions="segments", options=_HOST),
+    "selective search": Row(regions="search", options=_SEARCHED),
+    "selective search, host": Row(regions="search", options=(*_SEARCHED, *_HOST)),
+    "grid": Row(regions="grid", options=_SEARCHED),
 }
 """One factor at a time, from D3SSL."""
 
 ROWS = TABLE | STUDY
 
+PAIRS = (
+    ("D3SSL", "host"),
+    ("selective search", "selective search, host"),
+    ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
+)
+"""Rows, and the hosts on the same regions that the goals compare them with."""
+
 REGIONS: dict[str, tuple[str, ...]] = {
-    "found": (),  # as the budget's recipe says
+    "search": ("--colours", "lab", "--scales", "[100.0]"),
     "whole": ("--method", "grid", "--grid_rows", "1", "--grid_columns", "1"),
     "annotations": ("--method", "annotations"),
     "grid": ("--method", "grid"),
     "segments": ("--method", "felzenszwalb"),
 }
-"""Options of ``d3ssl regions``."""
+"""Options of ``d3ssl regions``. The rows of the table are trained on the objects' masks, so they say what the modules do
+with regions that are objects; what they do without labels, the study's rows on other regions say."""

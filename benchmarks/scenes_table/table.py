@@ -63,11 +63,11 @@ GOALS = (
 )
 
 
-def against_host(figures: Figures, row: str, goal: Goal) -> Interval | None:
+def against_host(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> Interval | None:
     """The change from the host to a row over the seeds that both have; None where there is none, or the host's is 0."""
     changes = []
-    for seed in figures[row].keys() & figures.get("host", {}).keys():
-        own, host = figures[row][seed].get(goal.measure), figures["host"][seed].get(goal.measure)
+    for seed in figures[row].keys() & figures.get(host_row, {}).keys():
+        own, host = figures[row][seed].get(goal.measure), figures[host_row][seed].get(goal.measure)
         if own is not None and host is not None and (host or not goal.relative):
             changes.append((own - host) / abs(host) if goal.relative else own - host)
     return interval(changes) if changes else None
@@ -96,11 +96,11 @@ def markdown(figures: Figures, measures: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def goals(figures: Figures, row: str) -> str:
+def goals(figures: Figures, row: str, host_row: str = "host") -> str:
     """The goals of a row, one a line."""
-    lines = ["| against the host, seed by seed | goal | change | reached |", "|---|---|---|---|"]
+    lines = [f"| {row} against {host_row}, seed by seed | goal | change | reached |", "|---|---|---|---|"]
     for goal in GOALS:
-        change = against_host(figures, row, goal)
+        change = against_host(figures, row, goal, host_row)
         if change is None:
             lines.append(f"| {goal.measure.replace('_', ' ')} | {goal.target:+.0%} | – | not measured |")
             continue

@@ -97,7 +97,8 @@ def test_the_command_in_small(tmp_path: Path) -> None:
     document.write_text("# Results\n")
     (document.parent / "images").mkdir()
     words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
-    words += ["--budget", "smoke", "--rows", "host", "D3SSL", "DenseCL (lightly)", "--seeds", "1", "--write", str(document)]
+    words += ["--budget", "smoke", "--rows", "host", "D3SSL", "DenseCL (lightly)", "--seeds", "1"]
+    words += ["--write", str(document)]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
         root = Path(__file__).parents[2]
