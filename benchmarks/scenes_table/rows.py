@@ -87,5 +87,5 @@ REGIONS: dict[str, tuple[str, ...]] = {
     "grid": ("--method", "grid"),
     "segments": ("--method", "felzenszwalb"),
 }
-"""Options of ``d3ssl regions``. The rows of the table are trained on the objects' masks, so they say what the modules do
-with regions that are objects; what they do without labels, the study's rows on other regions say."""
+"""Options of ``d3ssl regions``. The rows of the table are trained on the objects' masks: what the modules do with
+regions that are objects. What they do without labels, the study's rows on other regions say."""
