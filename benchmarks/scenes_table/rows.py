@@ -63,6 +63,8 @@ STUDY: dict[str, Row] = {
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
+    "what stands out": Row(regions="contrast"),
+    "what stands out, host": Row(regions="contrast", options=_HOST),
     "Felzenszwalb's segments": Row(regions="segments"),
     "Felzenszwalb's segments, host": Row(regions="segments", options=_HOST),
     "selective search": Row(regions="search", options=_SEARCHED),
@@ -75,6 +77,7 @@ ROWS = TABLE | STUDY
 
 PAIRS = (
     ("D3SSL", "host"),
+    ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
 )
@@ -86,6 +89,7 @@ REGIONS: dict[str, tuple[str, ...]] = {
     "annotations": ("--method", "annotations"),
     "grid": ("--method", "grid"),
     "segments": ("--method", "felzenszwalb"),
+    "contrast": ("--method", "contrast"),
 }
 """Options of ``d3ssl regions``. The rows of the table are trained on the objects' masks: what the modules do with
 regions that are objects. What they do without labels, the study's rows on other regions say."""

@@ -57,7 +57,7 @@ def slow_group(segments: Segments, weights: Weights) -> list[list[int]]:
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_the_slow_procedure(seed: int, weights: Weights) -> None:
     _, _, segments = described(seed)
-    assert group(segments, weights).tolist() == slow_group(segments, weights)
+    assert group(segments, weights).box.tolist() == slow_group(segments, weights)
 
 
 def test_description_equals_counting_by_hand() -> None:
@@ -92,11 +92,29 @@ def test_texture_tells_directions_apart() -> None:
 def test_one_segment_gives_one_box() -> None:
     planes = np.full((3, 5, 6), 80, dtype=np.float32)
     segments = describe(planes, texture_bins(planes), np.zeros((5, 6), dtype=np.int32), 1)
-    assert group(segments, (1.0, 1.0, 1.0, 1.0)).tolist() == [[0, 0, 6, 5]]
+    assert group(segments, (1.0, 1.0, 1.0, 1.0)).box.tolist() == [[0, 0, 6, 5]]
 
 
 def test_last_region_is_the_whole_image() -> None:
     _, labels, segments = described(3)
-    boxes = group(segments, (1.0, 1.0, 1.0, 1.0))
+    boxes = group(segments, (1.0, 1.0, 1.0, 1.0)).box
     assert len(boxes) == 2 * len(segments.size) - 1
     assert boxes[-1].tolist() == [0, 0, labels.shape[1], labels.shape[0]]
+
+
+def test_every_region_is_the_union_of_what_was_joined_into_it() -> None:
+    """By pixels: following the parents from the segments, each region gets its size and its box."""
+    planes, labels, segments = described(1)
+    tree = group(segments, (1.0, 1.0, 1.0, 1.0))
+    count = len(segments.size)
+    assert tree.parent[-1] == -1 and (tree.parent[:-1] > np.arange(len(tree.parent) - 1)).all()
+    masks = [labels == number for number in range(count)]
+    for region in range(count, len(tree.parent)):
+        children = np.flatnonzero(tree.parent == region)
+        assert len(children) == 2
+        masks.append(masks[children[0]] | masks[children[1]])
+    for mask, size, box in zip(masks, tree.size, tree.box, strict=True):
+        rows, columns = np.nonzero(mask)
+        assert mask.sum() == size
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert masks[-1].shape == planes.shape[1:] and masks[-1].all()

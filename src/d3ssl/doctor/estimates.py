@@ -46,7 +46,7 @@ def time_reading(images: ImageSet, chosen: list[int], run: RunConfig) -> dict[st
     read = _rate(lambda index: read_canvas(images.paths[index], run.canvas.size, run.canvas.channels), spread)
     found: dict[str, Any] = {"canvases_per_s_and_core": read}
     if run.regions is None:
-        if run.proposals.method in ("selective-search", "felzenszwalb"):  # compiled at the first call
+        if run.proposals.is_compiled:  # compiled at the first call
             find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), run.proposals)
         sizes: list[int] = []
 

@@ -98,7 +98,7 @@ def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path, cluster: s
     bad = _bad_images(parts)
     _fail_if_too_many(bad, images, config, paths, parts)
     with progress("regions", len(images), done) as ticker:
-        if pending and cluster is None and config.method in ("selective-search", "felzenszwalb"):
+        if pending and cluster is None and config.is_compiled:
             ticker.advance(0, "compiling (some seconds, the first time only)")
             # Here, so that the processes find the compiled code instead of all making it.
             find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), config)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from d3ssl.errors import InputError
 
-Method = Literal["selective-search", "felzenszwalb", "slic", "grid", "annotations"]
+Method = Literal["selective-search", "contrast", "felzenszwalb", "slic", "grid", "annotations"]
 LABEL_MAP_LIMIT = 255
 """Most regions a label map of 8 bits can hold."""
 
@@ -17,14 +17,14 @@ class RegionsConfig:
     """Options of ``d3ssl regions``."""
 
     method: Method = "selective-search"
-    """What makes the regions. Boxes: selective-search. Boxes and label maps: felzenszwalb, slic, grid, and annotations
-    that have masks."""
+    """What makes the regions. Boxes: selective-search. Boxes and label maps: contrast (what stands out from its
+    surroundings), felzenszwalb, slic, grid, and annotations that have masks."""
     size: int = 192
     """Short side in px at which regions are computed; smaller images are not enlarged. Selective search at 192 px finds
     98 % of the boxes that OpenCV's finds at 480 px (benchmarks/selective_search.py)."""
     max_regions: int = 64
-    """Most regions an image, 1..255. Boxes: those that together cover all proposals best come first; segments and
-    annotations: the largest."""
+    """Most regions an image, 1..255. Boxes: those that together cover all proposals best come first; contrast: those
+    with most of it; segments and annotations: the largest."""
     filter: bool | None = None
     """Apply SoCo's filter, the next four options. None: for selective-search and felzenszwalb only."""
     min_side: float = 32.0
@@ -38,11 +38,20 @@ class RegionsConfig:
     colours: Literal["lab", "hsv", "both"] = "both"
     """Colour spaces of selective search; both is twice the work of one. Images other than RGB are taken as they are."""
     scales: tuple[float, ...] = (50.0, 100.0)
-    """Selective search starts from one segmentation for each of these thresholds (grey levels times px at ``size``)."""
+    """Selective search starts from one segmentation for each of these thresholds (grey levels times px at ``size``);
+    contrast from the first."""
     sigma: float = 0.8
     """Smoothing before a segmentation, px at ``size`` (Felzenszwalb and Huttenlocher)."""
     min_size: int = 20
-    """Least segment that selective search starts from, px at ``size`` (the paper's values suit larger images)."""
+    """Least segment that selective search and contrast start from, px at ``size`` (the paper's values suit larger
+    images)."""
+    contrast_min: float = 0.8
+    """Least contrast of the method contrast: the share of a region's colours that the segments around it lack, less the
+    share of its outline on the image's border. Lower: more regions, fewer of them objects (benchmarks/regions.py)."""
+    contrast_min_area: float = 0.02
+    """Least region of the method contrast, share of the image."""
+    contrast_max_area: float = 0.35
+    """Largest region of the method contrast, share of the image."""
     segment_scale: float = 1000.0
     """Threshold of the method felzenszwalb, in grey levels times px of an image of 224×224 px (DetCon)."""
     segment_min_share: float = 0.02
@@ -71,6 +80,11 @@ class RegionsConfig:
                     raise InputError(problem, remedy=f"choose a value between {low:g} and {high:g}.")
         if not self.scales:
             raise InputError("the option 'scales' of the regions is empty", remedy="name one threshold or more.")
+        if self.contrast_min_area > self.contrast_max_area:
+            problem = (
+                f"contrast_min_area ({self.contrast_min_area}) is above contrast_max_area ({self.contrast_max_area})"
+            )
+            raise InputError(problem, remedy="choose contrast_min_area below contrast_max_area.")
         if self.min_share > self.max_share:
             problem = f"the option 'min_share' ({self.min_share}) is above 'max_share' ({self.max_share})"
             raise InputError(problem, remedy="choose min_share below max_share.")
@@ -79,6 +93,11 @@ class RegionsConfig:
     def filtered(self) -> bool:
         """Whether SoCo's filter applies."""
         return self.method in ("selective-search", "felzenszwalb") if self.filter is None else self.filter
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the method is compiled at its first call, which takes some seconds."""
+        return self.method in ("selective-search", "contrast", "felzenszwalb")
 
     def parameters(self) -> dict[str, Any]:
         """The options that the result depends on."""
@@ -100,6 +119,9 @@ _LIMITS = {
     "scales": (0, 1e6),
     "sigma": (0, 16),
     "min_size": (1, 1e6),
+    "contrast_min": (-1, 1),
+    "contrast_min_area": (0, 1),
+    "contrast_max_area": (0, 1),
     "segment_scale": (0, 1e9),
     "segment_min_share": (0, 1),
     "slic_segments": (1, LABEL_MAP_LIMIT),

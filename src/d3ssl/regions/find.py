@@ -15,6 +15,7 @@ from d3ssl.data.images import image_size, read_reduced, reduced_size
 from d3ssl.errors import InputError
 from d3ssl.regions.annotations import annotated_regions
 from d3ssl.regions.config import RegionsConfig
+from d3ssl.regions.contrast import contrast_regions
 from d3ssl.regions.filters import soco_filter, spread_order
 from d3ssl.regions.segments import felzenszwalb_segments, grid_segments, segment_boxes, slic_segments
 from d3ssl.regions.selective_search import selective_search
@@ -71,6 +72,9 @@ def find_regions(image: UInt8[np.ndarray, "h w C"], size: tuple[int, int], confi
         if config.filtered:
             boxes = boxes[soco_filter(boxes, size, config)]
         return _finish(size, boxes[spread_order(boxes, config.max_regions)], None, config)
+    if config.method == "contrast":
+        found, labels = contrast_regions(image, config)
+        return _finish(size, _to_original(found, image.shape[:2], size), labels, config)
     segments = _TILINGS[config.method](image, config)
     found, area = segment_boxes(segments)
     boxes = _to_original(found, image.shape[:2], size)

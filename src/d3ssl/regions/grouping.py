@@ -3,8 +3,10 @@ joined, again and again, until the whole image is one; every region on the way i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from d3ssl.regions.compiled import compiled
 from d3ssl.regions.histograms import COLOUR_BINS, TEXTURE_BINS, Segments
@@ -13,8 +15,20 @@ Weights = tuple[float, float, float, float]
 """How much colour, texture, size and fill count in the similarity (the paper's a₁..a₄)."""
 
 
-def group(segments: Segments, weights: Weights) -> Int32[np.ndarray, "R 4"]:
-    """Boxes of all regions of the hierarchy: the segments in order, then the joined ones in order of joining.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hierarchy:
+    """Regions by number: the segments in order, then the joined ones in order of joining; the last is the image."""
+
+    box: Int32[np.ndarray, "R 4"]
+    """xyxy, px."""
+    size: Int64[np.ndarray, "R"]
+    """px."""
+    parent: Int32[np.ndarray, "R"]
+    """The region that a region was joined into; −1 for the last."""
+
+
+def group(segments: Segments, weights: Weights) -> Hierarchy:
+    """Join segments until one region is left.
 
     The similarity of two regions is the weighted sum of: the intersection of their colour histograms; that of their
     texture histograms; 1 − their share of the image; 1 − the share of the image that their common box adds to them
@@ -23,7 +37,7 @@ def group(segments: Segments, weights: Weights) -> Int32[np.ndarray, "R 4"]:
     """
     channels = segments.colour.shape[1] // COLOUR_BINS
     kinds = segments.texture.shape[1] // TEXTURE_BINS
-    return _group(
+    box, size, parent = _group(
         segments.size,
         segments.box,
         np.concatenate([segments.colour, segments.texture], axis=1),
@@ -31,6 +45,7 @@ def group(segments: Segments, weights: Weights) -> Int32[np.ndarray, "R 4"]:
         segments.colour.shape[1],
         np.array([weights[0] / channels, weights[1] / kinds, weights[2], weights[3]]),
     )
+    return Hierarchy(box=box, size=size, parent=parent)
 
 
 _UNIT = 32767
@@ -160,6 +175,7 @@ def _group(sizes, boxes, counts, neighbours, split, weights):
     waiting, used = known, 2 * known
 
     joined_into, seen = np.full(regions, -1, dtype=np.int32), np.full(regions, -1, dtype=np.int32)
+    parent = np.full(regions, -1, dtype=np.int32)  # as joined_into, whose chains are shortened on the way
     new = first
     while waiting > 0:
         pair = _pop(heap, waiting, keys)
@@ -173,6 +189,7 @@ def _group(sizes, boxes, counts, neighbours, split, weights):
         count[new] = count[a] + count[b]
         _normalise(count[new], size[new], unit[new])
         joined_into[a] = joined_into[b] = new
+        parent[a] = parent[b] = new
         seen[new] = new
         most = end[a] - begin[a] + end[b] - begin[b]
         list_ = _longer(list_, used + most)
@@ -194,4 +211,4 @@ def _group(sizes, boxes, counts, neighbours, split, weights):
                 waiting += 1
         end[new] = used
         new += 1
-    return box[:new].copy()
+    return box[:new].copy(), size[:new].copy(), parent[:new].copy()

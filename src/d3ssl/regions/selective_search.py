@@ -37,5 +37,5 @@ def selective_search(image: UInt8[np.ndarray, "H W C"], config: RegionsConfig) -
         for scale in config.scales:
             labels, count = segment(edges, image.shape[:2], scale, config.min_size)
             segments = describe(planes, texture, labels, count)
-            boxes.extend(group(segments, weights) for weights in SIMILARITIES)
+            boxes.extend(group(segments, weights).box for weights in SIMILARITIES)
     return np.unique(np.concatenate(boxes), axis=0)

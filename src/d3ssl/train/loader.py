@@ -54,7 +54,7 @@ class CanvasDataset(Dataset):
             raise InputError("the regions file holds none of these images", remedy="compute the regions anew.")
         self.rows = [row_of[images.ids[index]] for index in self.positions]
         if config.labels and any(regions.label_maps[row] is None for row in self.rows):
-            remedy = "use --proposals.method felzenszwalb or annotations, or --canvas.labels false."
+            remedy = "use --proposals.method contrast, felzenszwalb or annotations, or --canvas.labels false."
             raise InputError("canvas.labels is on, but the regions are boxes only", remedy=remedy)
         self.images, self.regions, self.config, self.seed = images, regions, config, seed
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
