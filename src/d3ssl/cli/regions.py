@@ -17,7 +17,7 @@ def run(argv: Sequence[str]) -> None:
         "A run that was stopped goes on where it was; the result does not depend on the number of workers.",
         (
             "d3ssl regions photos/ --out regions.parquet",
-            "d3ssl regions photos/ --out regions.parquet --method felzenszwalb --workers 8",
+            "d3ssl regions photos/ --out regions.parquet --method contrast --workers 8",
             "d3ssl regions shards/ --out regions.parquet --ray auto",
         ),
     )
