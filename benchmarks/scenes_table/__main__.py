@@ -14,7 +14,9 @@ diagnosis only), ``gpu`` (one GPU, several calls).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -38,16 +40,15 @@ def main() -> None:
     _claim(options.out, options.budget, options.scenes)
     end = time.monotonic() + 60 * options.minutes
     work = Work(scenes=options.scenes, out=options.out, budget=budget, threads=options.threads, end=end)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, work.stop)
     figures: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
-    missing: list[str] = []
+    cells = [(row, seed) for seed in range(options.seeds) for row in rows]
 
     def cell(row: str, seed: int) -> None:
-        try:
+        with contextlib.suppress(OutOfTime):
             figures[row][seed] = run_cell(work, row, seed)
-        except OutOfTime:
-            missing.append(f"{row}, seed {seed}")
-            return
-        sys.stderr.write(f"[{sum(map(len, figures.values()))} of {len(rows) * options.seeds}] {row}, seed {seed}\n")
+            sys.stderr.write(f"[{sum(map(len, figures.values()))} of {len(cells)}] {row}, seed {seed}\n")
 
     try:
         for kind in sorted({ROWS[row].regions for row in rows if ROWS[row].trained}):
@@ -55,7 +56,8 @@ def main() -> None:
     except OutOfTime:
         sys.exit("the time was used up while regions were computed; run the same command again to go on")
     with ThreadPoolExecutor(options.processes) as pool:
-        list(pool.map(lambda own: cell(*own), [(row, seed) for seed in range(options.seeds) for row in rows]))
+        list(pool.map(lambda own: cell(*own), cells))
+    missing = [f"{row}, seed {seed}" for row, seed in cells if seed not in figures[row]]
     figures = {row: dict(sorted(seeds.items())) for row, seeds in figures.items() if seeds}
     if missing:
         sys.stderr.write(f"not finished: {'; '.join(missing)}\nrun the same command again to go on\n")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ COST = ("images_per_s", "training_s")
 
 
 class OutOfTime(Exception):
-    """The call's time is used up; the next one goes on."""
+    """The call's time is used up, or it was told to stop; the next one goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,15 @@ class Work:
     """Of each cell's processes."""
     end: float
     """When to stop, by ``time.monotonic()``."""
+    running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    """The processes of the cells."""
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def stop(self, *_: object) -> None:
+        """End all cells, as a signal handler: a training saves a checkpoint, and no process is left behind."""
+        self.stopped.set()
+        for process in list(self.running):
+            process.send_signal(signal.SIGTERM)
 
 
 def compute_regions(work: Work, kind: str) -> Path:
@@ -107,21 +118,30 @@ def _measured(work: Work, out: Path, name: str, *words: str) -> dict[str, Any]:
 def _call(work: Work, log: Path, module: str, *words: str) -> None:
     """Run a module as a command; at the end of the time it is told to stop, and a training saves a checkpoint."""
     left = work.end - time.monotonic()
-    if left <= 0:
+    if left <= 0 or work.stopped.is_set():
         raise OutOfTime
     environment = os.environ | {"OMP_NUM_THREADS": str(work.threads), "MKL_NUM_THREADS": str(work.threads)}
     with open(log, "a", encoding="utf-8") as file:
         file.write(f"\n$ python -m {module} {' '.join(words)}\n")
         file.flush()
-        process = subprocess.Popen([sys.executable, "-m", module, *words], env=environment, stdout=file, stderr=file)
+        # In a session of its own: Ctrl-C reaches it by ``Work.stop`` only, once.
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *words], env=environment, stdout=file, stderr=file, start_new_session=True
+        )
+        work.running.add(process)
+        if work.stopped.is_set():  # told while it was started
+            process.send_signal(signal.SIGTERM)
         try:
-            status = process.wait(left)
+            status = process.wait(None if math.isinf(left) else left)
         except subprocess.TimeoutExpired as error:
             process.send_signal(signal.SIGTERM)
             process.wait()
             raise OutOfTime from error
         finally:
             process.kill()
+            work.running.discard(process)
+    if status and work.stopped.is_set():
+        raise OutOfTime
     if status:
         raise SystemExit(f"{module} {words[0]} ended with {status}: see {log}")
 

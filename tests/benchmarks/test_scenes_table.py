@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,11 +91,41 @@ def test_every_row_has_known_regions() -> None:
     assert {row.regions for row in ROWS.values()} == set(REGIONS)
 
 
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("table") / "scenes"
+    make_scenes(folder, ScenesConfig(images=40, val_images=20, size=96, num_classes=4, themes=2, workers=1))
+    return folder
+
+
+def test_a_signal_ends_the_cells_and_leaves_no_process_behind(scenes: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
+    words += ["--budget", "smoke", "--rows", "random", "host", "--seeds", "2"]
+    log = tmp_path / "out" / "cells" / "random-0" / "objects.log"
+    process = subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        for _ in range(1200):
+            if log.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        message = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 3, message
+    assert "not finished: random, seed 0; host, seed 0; random, seed 1; host, seed 1" in message
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            assert str(tmp_path / "out") not in command.read_text(errors="replace")
+
+
 @pytest.mark.slow
-def test_the_command_in_small(tmp_path: Path) -> None:
+def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     """Three rows through all stages; the second call computes nothing, and adds no block to the document."""
-    scenes, document = tmp_path / "scenes", tmp_path / "docs" / "results.md"
-    make_scenes(scenes, ScenesConfig(images=40, val_images=20, size=96, num_classes=4, themes=2, workers=1))
+    document = tmp_path / "docs" / "results.md"
     document.parent.mkdir()
     document.write_text("# Results\n")
     (document.parent / "images").mkdir()
@@ -101,8 +134,7 @@ def test_the_command_in_small(tmp_path: Path) -> None:
     words += ["--write", str(document)]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
-        root = Path(__file__).parents[2]
-        return subprocess.run([*words, *more], cwd=root, capture_output=True, text=True, check=False)
+        return subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=False)
 
     first = call("--minutes", "0")
     assert first.returncode == 1 and "run the same command again" in first.stderr
