@@ -301,3 +301,14 @@ def test_tensorboard_reads_the_same_figures(photos: Path, tiny_yaml: Path, tmp_p
     found = [(event.step, event.value) for event in events.Scalars("loss")]
     assert found == [(line["step"], pytest.approx(line["loss"])) for line in read_log(out)]
     assert {"loss/base", "loss/deposition", "embedding_std", "lr"} <= set(events.Tags()["scalars"])
+
+
+def test_how_regions_are_found_counts_only_where_the_run_finds_them() -> None:
+    """So a run on a given regions file goes on after an update that added options of the regions."""
+    from d3ssl.train.config import RunConfig, as_dict, differences
+
+    for regions, expected in ((None, ["proposals.contrast_min: None → 0.8"]), ("regions.parquet", [])):
+        now = as_dict(RunConfig(data="photos", out="run", regions=regions))
+        before = {**now, "proposals": {k: v for k, v in now["proposals"].items() if k != "contrast_min"}}
+        assert differences(before, now) == expected
+    assert differences(now, {**now, "train": {**now["train"], "steps": 7}}) == ["train.steps: None → 7"]

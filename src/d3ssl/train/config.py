@@ -136,11 +136,16 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """``["train.steps: 100 → 200", …]`` for the keys that change a run's result and differ."""
+    """``["train.steps: 100 → 200", …]`` for the keys that change a run's result and differ.
+
+    How regions are found counts only where the run finds them itself; a given file is known by its content.
+    """
+    given = one["regions"] is not None and other["regions"] is not None
+    free_keys = (*FREE_TO_CHANGE, "proposals") if given else FREE_TO_CHANGE
     one, other = flatten(one), flatten(other)
 
     def is_free(key: str) -> bool:
-        return any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+        return any(key == free or key.startswith(f"{free}.") for free in free_keys)
 
     keys = sorted(one.keys() | other.keys())
     return [f"{k}: {one.get(k)} → {other.get(k)}" for k in keys if one.get(k) != other.get(k) and not is_free(k)]
