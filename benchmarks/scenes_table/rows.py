@@ -61,6 +61,8 @@ STUDY: dict[str, Row] = {
     "shift, scale 1": Row(options=("--views.shift_scale", "[1.0, 1.0]")),
     "2 regions an image": Row(options=("--views.regions_per_image", "2")),
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
+    "1600 steps": Row(options=("--train.steps", "1600")),
+    "1600 steps, host": Row(options=("--train.steps", "1600", *_HOST)),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
@@ -77,6 +79,7 @@ ROWS = TABLE | STUDY
 
 PAIRS = (
     ("D3SSL", "host"),
+    ("1600 steps", "1600 steps, host"),
     ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
