@@ -109,7 +109,10 @@ def _claim(out: Path, budget: str, scenes: Path) -> None:
 
 
 def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace) -> str:
-    command = "python -m benchmarks.scenes_table " + shlex.join(sys.argv[1:])
+    words = sys.argv[1:]
+    if "--minutes" in words:  # says nothing of the results
+        del words[words.index("--minutes") : words.index("--minutes") + 2]
+    command = "python -m benchmarks.scenes_table " + shlex.join(words)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
