@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.selective_search import overlaps
 from d3ssl.data.sources import open_images
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.find import find_in_file
@@ -31,15 +32,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "contrast 0.8": {},
     "contrast 0.9": {"contrast_min": 0.9},
 }
-
-
-def overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """IoU of every box with every other."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    common = (high - low).clip(0).prod(2)
-    sizes = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (one, other)]
-    return common / (sizes[0][:, None] + sizes[1][None] - common)
 
 
 def main() -> None:

@@ -25,8 +25,10 @@ class Budget:
 
 
 _SMALL = {"recipe": "scenes-photo", "backbone": "test_resnet", "region_path": "c3", "roi_size": "6", "size": "64"}
-_MASKS = ("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask")
-_MASKS = (*_MASKS, "--views.shift_scale", "[0.7, 1.2]")
+_MASKS = (
+    *("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
+    *("--views.shift_scale", "[0.7, 1.2]"),
+)
 
 BUDGETS: dict[str, Budget] = {
     "smoke": Budget(

@@ -39,14 +39,16 @@ from d3ssl.data.images import read_canvas
 from d3ssl.data.sources import open_images
 from d3ssl.files import make_folder, write_text
 from d3ssl.models.artifact import save_backbone
-from d3ssl.models.backbone import Backbone, create_backbone
+from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
-from d3ssl.seeds import derive_seed, numpy_generator
+from d3ssl.models.network import trained_backbone
+from d3ssl.seeds import derive_seed
 from d3ssl.train import RunConfig, checkpoint
 from d3ssl.train.collapse import embedding_spread
 from d3ssl.train.config import as_dict, num_steps
+from d3ssl.train.loader import EpochOrder
 from d3ssl.train.log import RunLog
-from d3ssl.train.optimizer import make_optimizer
+from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal, choose_device
 from d3ssl.train.schedule import lr_at
 
@@ -142,13 +144,12 @@ class TwoViews(Dataset):
 
     def __init__(self, images: ImageSet, config: RunConfig, transform: Any) -> None:
         self.images, self.config, self.transform = images, config, transform
+        self.place = EpochOrder(config.train.seed, len(images))
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
-        seed, count = self.config.train.seed, len(self.images)
-        epoch, place = divmod(number, count)
-        index = int(numpy_generator(seed, "order", epoch).permutation(count)[place])
-        canvas, _ = read_canvas(self.images.paths[index], self.config.canvas.size)
-        drawn = derive_seed(seed, "views", number)  # lightly's transforms draw from the three global generators
+        canvas, _ = read_canvas(self.images.paths[self.place(number)], self.config.canvas.size)
+        # Lightly's transforms draw from the three global generators.
+        drawn = derive_seed(self.config.train.seed, "views", number)
         random.seed(drawn)
         np.random.seed(drawn % 2**32)  # noqa: NPY002
         torch.manual_seed(drawn)
@@ -162,20 +163,17 @@ class Training:
     def __init__(self, name: str, config: RunConfig) -> None:
         self.name, self.config, self.run = name, config, make_folder(Path(config.out))
         self.images, self.device = open_images(config.data), choose_device(config.runtime.device)
+        self.data_digest = self.images.digest()
         self.steps, self.step = num_steps(config.train, len(self.images)), 0
         torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
-        backbone = create_backbone(config.model.backbone)
-        if config.model.region_path != "fpn":  # the row is read as the other rows are
-            backbone.region_path, backbone.roi_size = config.model.region_path, config.model.roi_size
-        for unused in backbone.unused_parameters:
-            backbone.net.get_parameter(unused).requires_grad_(False)
+        backbone = trained_backbone(config.model)  # so the row is read as the other rows are
         self.method = METHODS[name](backbone, config).to(self.device).train()
         self.optimizer = make_optimizer(self.method, config.optimizer, config.train.batch_size)
 
     def restore(self) -> None:
         """Continue from RUN/checkpoint.pt, if there is one."""
         if (self.run / checkpoint.NAME).exists():
-            state = checkpoint.load(self.run, self.config, self.images.digest())
+            state = checkpoint.load(self.run, self.config, self.data_digest)
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = state["step"]
@@ -183,7 +181,7 @@ class Training:
     def save(self) -> None:
         """Write RUN/checkpoint.pt."""
         own = {"method": self.method.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
-        checkpoint.save(self.run, own | {"config": as_dict(self.config), "data_digest": self.images.digest()})
+        checkpoint.save(self.run, own | {"config": as_dict(self.config), "data_digest": self.data_digest})
 
     def finish(self) -> None:
         """Train to the end and write a folder that reads as a run.
@@ -222,9 +220,7 @@ class Training:
 
     def _train_step(self, one: Tensor, other: Tensor) -> tuple[float, Tensor]:
         """The loss, and embeddings to watch."""
-        rate = lr_at(self.step, self.steps, self.config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
+        scale_rates(self.optimizer, lr_at(self.step, self.steps, self.config.schedule))
         loss, embeddings = self.method(one, other)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -18,6 +18,7 @@ from benchmarks.scenes_table import table
 from benchmarks.scenes_table.rows import REGIONS, ROWS
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 
+ROOT = Path(__file__).parents[2]
 FIGURES = {
     "random": {0: {"o_knn": 0.2, "context_sensitivity": None}},
     "host": {
@@ -89,9 +90,6 @@ def test_the_document_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
 
 def test_every_row_has_known_regions() -> None:
     assert {row.regions for row in ROWS.values()} == set(REGIONS)
-
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from d3ssl.data.processes import num_cores
 from d3ssl.doctor.check import Check
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import D3ssl
-from d3ssl.regions.find import encode_png, find_in_file, find_regions
+from d3ssl.regions.find import compile_method, encode_png, find_in_file
 from d3ssl.regions.table import RegionTable, read_regions
 from d3ssl.train import RunConfig
 from d3ssl.train.config import num_steps
@@ -46,8 +46,7 @@ def time_reading(images: ImageSet, chosen: list[int], run: RunConfig) -> dict[st
     read = _rate(lambda index: read_canvas(images.paths[index], run.canvas.size, run.canvas.channels), spread)
     found: dict[str, Any] = {"canvases_per_s_and_core": read}
     if run.regions is None:
-        if run.proposals.is_compiled:  # compiled at the first call
-            find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), run.proposals)
+        compile_method(run.proposals)
         sizes: list[int] = []
 
         def find(index: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from d3ssl.models.backbone import RegionPath, create_backbone
+from d3ssl.models.backbone import Backbone, RegionPath, create_backbone
 from d3ssl.models.fpn import FpnPath
 from d3ssl.models.heads import mlp
 
@@ -34,6 +34,21 @@ class ModelConfig:
     """Size of an embedding (SoCo, BYOL: 256)."""
 
 
+def trained_backbone(config: ModelConfig, in_channels: int = 3) -> Backbone:
+    """The backbone of a training, with what reads its regions; unused parameters need no gradient.
+
+    Raises:
+        InputError: unknown backbone, or one that does not offer the region path.
+    """
+    backbone = create_backbone(config.backbone, in_channels=in_channels, pretrained=config.pretrained)
+    path: RegionPath = "map" if config.region_path == "fpn" else config.region_path
+    backbone.require(path)
+    for name in backbone.unused_parameters:
+        backbone.net.get_parameter(name).requires_grad_(False)
+    backbone.region_path, backbone.roi_size = path, config.roi_size
+    return backbone
+
+
 class RegionNetwork(nn.Module):
     """Backbone → region path → projector.
 
@@ -47,13 +62,7 @@ class RegionNetwork(nn.Module):
     def __init__(self, config: ModelConfig, *, in_channels: int = 3) -> None:
         super().__init__()
         self.config = config
-        self.backbone = create_backbone(config.backbone, in_channels=in_channels, pretrained=config.pretrained)
-        path: RegionPath = "map" if config.region_path == "fpn" else config.region_path
-        self.backbone.require(path)
-        for name in self.backbone.unused_parameters:
-            self.backbone.net.get_parameter(name).requires_grad_(False)
-        self.backbone.region_path = path
-        self.backbone.roi_size = config.roi_size
+        self.backbone = trained_backbone(config, in_channels)
         self.fpn: FpnPath | None = None
         size = self.backbone.num_features
         if config.region_path == "fpn":

@@ -36,6 +36,11 @@ _XYZ = np.array(
 )
 
 
+def channel_planes(image: UInt8[np.ndarray, "H W C"]) -> Float32[np.ndarray, "C H W"]:
+    """The channels of an image as they are, one after the other."""
+    return np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32)
+
+
 def convert(image: UInt8[np.ndarray, "H W 3"], space: ColourSpace) -> Float32[np.ndarray, "3 H W"]:
     """An sRGB image in another colour space, each channel scaled to 0..255.
 
@@ -45,7 +50,7 @@ def convert(image: UInt8[np.ndarray, "H W 3"], space: ColourSpace) -> Float32[np
         return _lab(image, _LINEAR, _XYZ, _ROOT)
     if space == "hsv":
         return _hsv(image)
-    return np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32)
+    return channel_planes(image)
 
 
 @compiled

@@ -26,7 +26,7 @@ from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest
 from d3ssl.regions.cluster import work_on_cluster
 from d3ssl.regions.config import RegionsConfig
-from d3ssl.regions.find import encode_png, find_in_file, find_regions
+from d3ssl.regions.find import compile_method, encode_png, find_in_file
 from d3ssl.regions.table import RegionTable, content_digest, read_regions, write_regions
 
 CHUNK = 32
@@ -101,7 +101,7 @@ def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path, cluster: s
         if pending and cluster is None and config.is_compiled:
             ticker.advance(0, "compiling (some seconds, the first time only)")
             # Here, so that the processes find the compiled code instead of all making it.
-            find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), config)
+            compile_method(config)
             ticker.advance(0, "")
         tasks = [(number, chunks[number], paths[number]) for number in pending]
         for number in _work(images, config, tasks, cluster):

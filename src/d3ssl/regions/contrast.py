@@ -11,30 +11,27 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt8
 
-from d3ssl.regions.colour import convert
+from d3ssl.regions.colour import channel_planes, convert
 from d3ssl.regions.compiled import compiled
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.grouping import Hierarchy, group
 from d3ssl.regions.histograms import Segments, describe, texture_bins
 from d3ssl.regions.segmentation import segment, smooth, sorted_edges
+from d3ssl.regions.selective_search import SIMILARITIES
 
 COLOURS = 216
 """About so many colours are told apart: 6 levels a channel of an image with three."""
-_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 def contrast_regions(
     image: UInt8[np.ndarray, "H W C"], config: RegionsConfig
 ) -> tuple[Int32[np.ndarray, "r 4"], UInt8[np.ndarray, "H W"]]:
     """Boxes (xyxy, px of ``image``), those with most contrast first, and the label map: r + 1 for box r, 0 for none."""
-    if image.shape[2] == 3:
-        planes = convert(image, "lab")
-    else:
-        planes = np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32)
+    planes = convert(image, "lab") if image.shape[2] == 3 else channel_planes(image)
     size = image.shape[:2]
     labels, count = segment(sorted_edges(smooth(planes, config.sigma)), size, config.scales[0], config.min_size)
     segments = describe(planes, texture_bins(planes), labels, count)
-    tree = group(segments, _WEIGHTS)
+    tree = group(segments, SIMILARITIES[0])
     leaf, begin, end = leaves(tree, count)
     share = tree.size / labels.size
     suited = np.flatnonzero((share >= config.contrast_min_area) & (share <= config.contrast_max_area))

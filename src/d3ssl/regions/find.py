@@ -39,6 +39,12 @@ class FoundRegions:
     """At the computed size: r + 1 for box r, 0 for none. None: boxes only."""
 
 
+def compile_method(config: RegionsConfig) -> None:
+    """Let a method be compiled now, if it is at its first call (some seconds)."""
+    if config.is_compiled:
+        find_regions(np.zeros((16, 16, 3), dtype=np.uint8), (16, 16), config)
+
+
 def find_in_file(images: ImageSet, index: int, config: RegionsConfig) -> FoundRegions:
     """Find the regions of one image of a set.
 

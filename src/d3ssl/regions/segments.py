@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int32, UInt8
 
+from d3ssl.regions.colour import channel_planes
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.segmentation import segment, smooth, sorted_edges
 
@@ -17,7 +18,7 @@ def felzenszwalb_segments(image: UInt8[np.ndarray, "H W C"], config: RegionsConf
     Threshold and least size grow with the image's area, so that an image and its smaller copy give like segments.
     """
     height, width = image.shape[:2]
-    planes = np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32)
+    planes = channel_planes(image)
     scale = config.segment_scale * height * width / _DETCON_PIXELS
     least = max(1, round(config.segment_min_share * height * width))
     return segment(sorted_edges(smooth(planes, config.sigma)), (height, width), scale, least)[0]

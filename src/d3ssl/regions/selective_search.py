@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int32, UInt8
 
-from d3ssl.regions.colour import ColourSpace, convert
+from d3ssl.regions.colour import ColourSpace, channel_planes, convert
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.grouping import Weights, group
 from d3ssl.regions.histograms import describe, texture_bins
@@ -29,7 +29,7 @@ def selective_search(image: UInt8[np.ndarray, "H W C"], config: RegionsConfig) -
     if image.shape[2] == 3:
         views = [convert(image, space) for space in _SPACES[config.colours]]
     else:
-        views = [np.ascontiguousarray(np.moveaxis(image, 2, 0), dtype=np.float32)]
+        views = [channel_planes(image)]
     boxes = []
     for planes in views:
         edges = sorted_edges(smooth(planes, config.sigma))

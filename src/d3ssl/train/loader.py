@@ -40,6 +40,20 @@ Loaded = LoadedBatch | InputError
 """An error is handed over as a value: raised in a loader process, its text would drown in a foreign traceback."""
 
 
+class EpochOrder:
+    """Which of ``count`` images is number g of the training (0, 1, 2, … across epochs), each epoch in its own order."""
+
+    def __init__(self, seed: int, count: int) -> None:
+        self.seed, self.count = seed, count
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __call__(self, number: int) -> int:
+        epoch, place = divmod(number, self.count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, numpy_generator(self.seed, "order", epoch).permutation(self.count)
+        return int(self._order[place])
+
+
 class CanvasDataset(Dataset):
     """Image number ``g`` of the training (0, 1, 2, … across epochs) → its canvas and candidate regions.
 
@@ -57,17 +71,11 @@ class CanvasDataset(Dataset):
             remedy = "use --proposals.method contrast, felzenszwalb or annotations, or --canvas.labels false."
             raise InputError("canvas.labels is on, but the regions are boxes only", remedy=remedy)
         self.images, self.regions, self.config, self.seed = images, regions, config, seed
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self.place = EpochOrder(seed, len(self.positions))
+        """Place in ``positions`` of the training's image ``number``."""
 
     def __len__(self) -> int:
         return len(self.positions)
-
-    def place(self, number: int) -> int:
-        """Place in ``positions`` of the training's image ``number``."""
-        epoch, place = divmod(number, len(self))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, numpy_generator(self.seed, "order", epoch).permutation(len(self))
-        return int(self._order[place])
 
     def __getitem__(self, number: int) -> tuple[dict[str, np.ndarray], list[str]] | InputError:
         try:

@@ -28,7 +28,7 @@ from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
 from d3ssl.train.config import RunConfig, as_dict
 from d3ssl.train.loader import CanvasDataset, Loaded, StepSampler, loading
 from d3ssl.train.log import RunLog
-from d3ssl.train.optimizer import make_optimizer
+from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal
 from d3ssl.train.schedule import lr_at
 from d3ssl.views import D3Views
@@ -88,9 +88,7 @@ class Trainer:
     def train_step(self, batches: Iterator[Loaded]) -> StepResult:
         """One optimiser step: ``accumulate`` parts forward and backward, then student and teacher are updated."""
         train = self.config.train
-        rate = lr_at(self.step, self.steps, self.config.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * rate
+        scale_rates(self.optimizer, lr_at(self.step, self.steps, self.config.schedule))
         self.optimizer.zero_grad(set_to_none=True)
         figures, waited, bad = [], 0.0, 0
         for part in range(train.accumulate):

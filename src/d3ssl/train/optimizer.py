@@ -79,6 +79,12 @@ def make_optimizer(
     return Lars(groups, lr=lr, trust_coeff=config.trust_coefficient)
 
 
+def scale_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Set each group's learning rate to a share (``schedule.lr_at``) of its ``base_lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * share
+
+
 def _check(config: OptimizerConfig) -> None:
     if config.name not in NAMES:
         raise InputError(f"there is no optimiser '{config.name}'", remedy=nearest(config.name, NAMES))
