@@ -27,7 +27,7 @@ import torch
 from benchmarks.scenes_table import table
 from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.cells import COST, DIAGNOSED, EVALUATED, OutOfTime, Work, compute_regions, run_cell
-from benchmarks.scenes_table.rows import PAIRS, ROWS, STUDY, TABLE
+from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
 from d3ssl.files import read_json, write_json
 
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
@@ -109,8 +109,8 @@ def _claim(out: Path, budget: str, scenes: Path) -> None:
 
 
 def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace) -> str:
-    words = sys.argv[1:]
-    if "--minutes" in words:  # says nothing of the results
+    words = [word for word in sys.argv[1:] if not word.startswith("--minutes=")]  # says nothing of the results
+    if "--minutes" in words:
         del words[words.index("--minutes") : words.index("--minutes") + 2]
     command = "python -m benchmarks.scenes_table " + shlex.join(words)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
@@ -123,6 +123,10 @@ def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Nam
         table.markdown(figures, [*(name for task in other for name in EVALUATED[task]), *COST]),
     ]
     parts += [table.goals(figures, row, host) for row, host in PAIRS if {row, host} <= figures.keys()]
+    for reference, compared in COMPARED.items():
+        rows = [row for row in compared if row in figures]
+        if rows and reference in figures:
+            parts.append(table.changes(figures, rows, reference))
     return "\n\n".join(parts)
 
 

@@ -86,6 +86,15 @@ PAIRS = (
 )
 """Rows, and the hosts on the same regions that the goals compare them with."""
 
+_HOSTS = {"host", *(host for _, host in PAIRS)}
+_LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
+
+COMPARED = {
+    "host": [name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}],
+    "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in _HOSTS)],
+}
+"""A row → those whose changes from it are shown: what a module brings, and what a part of the method is worth."""
+
 REGIONS: dict[str, tuple[str, ...]] = {
     "search": ("--colours", "lab", "--scales", "[100.0]"),
     "whole": ("--method", "grid", "--grid_rows", "1", "--grid_columns", "1"),

@@ -46,7 +46,7 @@ class Goal:
     measure: str
     target: float
     relative: bool
-    """(row − host) ÷ host, a negative share; else row − host, points of 1."""
+    """(row − host) ÷ host, a negative share: lower is better; else row − host, points of 1: higher is."""
 
 
 GOALS = (
@@ -110,6 +110,30 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
         target = "better" if goal.target == 0 else f"{100 * goal.target:+.0f}{unit}"
         lines.append(f"| {goal.measure.replace('_', ' ')} | {target} | {shown} | {reached(goal, change)} |")
     return "\n".join(lines)
+
+
+def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
+    """What every goal's measure changes from a row to others, one of them a line; marked where it is beyond doubt."""
+    names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in GOALS]
+    lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(GOALS) + 2) + "|"]
+    for row in rows:
+        cells = [f"{row} | {len(figures[row].keys() & figures[reference].keys())}"]
+        for goal in GOALS:
+            change = against_host(figures, row, goal, reference)
+            cells.append("–" if change is None else _marked(goal, change))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _marked(goal: Goal, change: Interval) -> str:
+    """In hundredths: bold where the whole interval is better, in italics where it is worse."""
+    if math.isnan(change.low):
+        return f"{100 * change.value:+.1f}"
+    shown = f"{100 * change.value:+.1f} ± {100 * (change.value - change.low):.1f}"
+    if change.low <= 0 <= change.high:
+        return shown
+    mark = "**" if (change.value < 0) == goal.relative else "*"
+    return f"{mark}{shown}{mark}"
 
 
 def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:

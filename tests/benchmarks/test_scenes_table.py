@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.scenes_table import table
-from benchmarks.scenes_table.rows import REGIONS, ROWS
+from benchmarks.scenes_table.rows import COMPARED, REGIONS, ROWS
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +54,24 @@ def test_changes_are_seed_by_seed() -> None:
     assert one is not None and one.value == pytest.approx(-0.2)
 
 
+def test_changes_beyond_doubt_are_marked() -> None:
+    worse = {seed: {"o_knn": own["o_knn"] - 0.1, "context_sensitivity": 0.9} for seed, own in FIGURES["host"].items()}
+    head, rule, d3ssl, other, one = table.changes(
+        FIGURES | {"worse": worse}, ["D3SSL", "worse", "random"], "host"
+    ).splitlines()
+    columns = [cell.strip() for cell in head.split("|")]
+    assert rule.count("|") == head.count("|") == d3ssl.count("|")
+    context, knn = columns.index("context sensitivity, %"), columns.index("o knn, points")
+
+    def cells(line: str) -> list[str]:
+        return [cell.strip() for cell in line.split("|")]
+
+    assert cells(d3ssl)[context] == "**-70.0 ± 0.0**" and cells(d3ssl)[knn] == "**+20.0 ± 2.5**"  # 4.3027 × 0.01 ÷ √3
+    assert cells(other)[knn] == "*-10.0 ± 0.0*"
+    assert cells(other)[context] == "+0.8 ± 28.0"  # of 12.5, 0 and −10 %: the interval holds 0
+    assert cells(one)[knn] == "-20.0" and cells(one)[context] == "–"
+
+
 @pytest.mark.parametrize(
     ("goal", "low", "high", "word"),
     [
@@ -90,6 +108,12 @@ def test_the_document_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
 
 def test_every_row_has_known_regions() -> None:
     assert {row.regions for row in ROWS.values()} == set(REGIONS)
+
+
+def test_every_method_is_compared_once() -> None:
+    compared = [name for names in COMPARED.values() for name in names]
+    assert len(compared) == len(set(compared)) and set(compared) <= set(ROWS)
+    assert set(ROWS) - set(compared) == {"random", "host", *(name for name in ROWS if name.endswith(", host"))}
 
 
 @pytest.fixture(scope="module")
