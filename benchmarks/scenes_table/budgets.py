@@ -43,7 +43,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "cpu": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "800"),
+        options=(*_MASKS, "--train.steps", "1600"),
         evaluate={
             "objects": (),
             "segmentation": ("--max_train_images", "1000"),
@@ -53,7 +53,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "study": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "400"),
+        options=(*_MASKS, "--train.steps", "800"),
         evaluate={"objects": ()},
         diagnose=(),
     ),

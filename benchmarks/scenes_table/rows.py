@@ -63,6 +63,9 @@ STUDY: dict[str, Row] = {
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
     "1600 steps": Row(options=("--train.steps", "1600")),
     "1600 steps, host": Row(options=("--train.steps", "1600", *_HOST)),
+    "batch of 64": Row(options=("--train.batch_size", "64", "--train.steps", "400")),
+    "batch of 64, host": Row(options=("--train.batch_size", "64", "--train.steps", "400", *_HOST)),
+    "batch of 16": Row(options=("--train.batch_size", "16", "--train.steps", "1600")),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
@@ -80,6 +83,7 @@ ROWS = TABLE | STUDY
 PAIRS = (
     ("D3SSL", "host"),
     ("1600 steps", "1600 steps, host"),
+    ("batch of 64", "batch of 64, host"),
     ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
