@@ -64,7 +64,8 @@ GOALS = (
 
 
 def against_host(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> Interval | None:
-    """The change from the host to a row over the seeds that both have; None where there is none, or the host's is 0."""
+    """The change from the host (or another row) to a row, over the seeds that both have; None where there is none, or
+    the host's is 0."""
     changes = []
     for seed in figures[row].keys() & figures.get(host_row, {}).keys():
         own, host = figures[row][seed].get(goal.measure), figures[host_row][seed].get(goal.measure)
@@ -90,7 +91,7 @@ def markdown(figures: Figures, measures: Sequence[str]) -> str:
     for row, seeds in figures.items():
         cells = [f"{row} | {len(seeds)}"]
         for name in measures:
-            values = [value for own in seeds.values() if (value := own.get(name)) is not None]
+            values = _values(seeds, name)
             cells.append(str(interval(values)) if values else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -105,8 +106,7 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
             lines.append(f"| {goal.measure.replace('_', ' ')} | {goal.target:+.0%} | – | not measured |")
             continue
         unit = "%" if goal.relative else " points"
-        half = "" if math.isnan(change.low) else f" ± {100 * (change.value - change.low):.1f}"
-        shown = f"{100 * change.value:+.1f}{half}{unit}"
+        shown = f"{_hundredths(change)}{unit}"
         target = "better" if goal.target == 0 else f"{100 * goal.target:+.0f}{unit}"
         lines.append(f"| {goal.measure.replace('_', ' ')} | {target} | {shown} | {reached(goal, change)} |")
     return "\n".join(lines)
@@ -126,14 +126,22 @@ def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
 
 
 def _marked(goal: Goal, change: Interval) -> str:
-    """In hundredths: bold where the whole interval is better, in italics where it is worse."""
-    if math.isnan(change.low):
-        return f"{100 * change.value:+.1f}"
-    shown = f"{100 * change.value:+.1f} ± {100 * (change.value - change.low):.1f}"
-    if change.low <= 0 <= change.high:
+    """Bold where the whole interval is better, in italics where it is worse."""
+    shown = _hundredths(change)
+    if math.isnan(change.low) or change.low <= 0 <= change.high:
         return shown
     mark = "**" if (change.value < 0) == goal.relative else "*"
     return f"{mark}{shown}{mark}"
+
+
+def _hundredths(change: Interval) -> str:
+    half = "" if math.isnan(change.low) else f" ± {100 * (change.value - change.low):.1f}"
+    return f"{100 * change.value:+.1f}{half}"
+
+
+def _values(seeds: Mapping[int, Mapping[str, float | None]], measure: str) -> list[float]:
+    """Of the seeds with which it was measured."""
+    return [value for own in seeds.values() if (value := own.get(measure)) is not None]
 
 
 def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
@@ -142,7 +150,7 @@ def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
     axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, measures, strict=True):
         for place, (row, seeds) in enumerate(figures.items()):
-            values = [value for own in seeds.values() if (value := own.get(name)) is not None]
+            values = _values(seeds, name)
             if not values:
                 continue
             found = interval(values)
