@@ -1,4 +1,4 @@
-"""How much is trained and measured: for seconds, for a night of two cores, half of it for a study, for one GPU."""
+"""How much is trained and measured: for seconds, for a night of two cores, a third of it for a study, for one GPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "cpu": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "1600"),
+        options=(*_MASKS, "--train.steps", "2400"),
         evaluate={
             "objects": (),
             "segmentation": ("--max_train_images", "1000"),
@@ -64,7 +64,8 @@ BUDGETS: dict[str, Budget] = {
             *("--model.backbone", "resnet50", "--model.region_path", "c4", "--model.roi_size", "7"),
             *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
             *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
-            *("--train.steps", "6000", "--train.batch_size", "512", "--runtime.save_every", "250"),
+            *("--train.steps", "6000", "--train.batch_size", "512", "--optimizer.lr", "3e-3"),
+            *("--runtime.save_every", "250"),
         ),
         backbone="resnet50",
         region_path="c4",
