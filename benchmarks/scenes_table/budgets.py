@@ -18,9 +18,9 @@ class Budget:
     region_path: str
     roi_size: str
     size: str
-    """Side of the images in all evaluations: that of the views, px."""
+    """Side of the images in evaluations: that of the views, px."""
     evaluate: dict[str, tuple[str, ...]]
-    """Tasks, and their options."""
+    """Tasks, and their options; they may set another size."""
     diagnose: tuple[str, ...]
 
 
@@ -46,7 +46,8 @@ BUDGETS: dict[str, Budget] = {
         options=(*_MASKS, "--train.steps", "2400"),
         evaluate={
             "objects": (),
-            "segmentation": ("--max_train_images", "1000"),
+            # Twice the views: an object covers as many cells of a map as the regions are cut into in training.
+            "segmentation": ("--size", "128", "--max_train_images", "1000"),
             "detection": ("--max_train_images", "1000", "--draws", "20", "--shown_images", "0"),
         },
         diagnose=(),
@@ -71,7 +72,11 @@ BUDGETS: dict[str, Budget] = {
         region_path="c4",
         roi_size="7",
         size="128",
-        evaluate={"objects": (), "segmentation": (), "detection": ("--steps", "1000", "--architecture", "c4")},
+        evaluate={
+            "objects": (),
+            "segmentation": ("--size", "256"),
+            "detection": ("--steps", "1000", "--architecture", "c4"),
+        },
         diagnose=(),
     ),
 }
