@@ -7,7 +7,7 @@ SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR wi
 again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
 table and the goals against the host; ``--write`` puts them between marks of the document, with a plot beside it.
 
-Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``study`` (a third as long; objects
+Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``study`` (half as long; objects
 and diagnosis only), ``gpu`` (one GPU, several calls).
 """
 

@@ -1,4 +1,4 @@
-"""How much is trained and measured: for seconds, for a night of two cores, a third of it for a study, for one GPU."""
+"""How much is trained and measured: for seconds, for a night of two cores, half of it for a study, for one GPU."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BUDGETS: dict[str, Budget] = {
     ),
     "cpu": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "2400"),
+        options=(*_MASKS, "--train.steps", "1600"),
         evaluate={
             "objects": (),
             # Twice the views: an object covers as many cells of a map as the regions are cut into in training.
