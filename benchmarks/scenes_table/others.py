@@ -3,11 +3,14 @@ and length of the other rows.
 
     python -m benchmarks.scenes_table.others simclr|densecl [options of `d3ssl pretrain`] [--resume]
 
-Views, heads and losses are lightly's, with its defaults; sizes of the heads, the temperature and the teacher's momentum
-are those of the recipe. The folder in --out is one that `d3ssl evaluate` and `d3ssl diagnose` read as a run.
+Views, heads and losses are lightly's; sizes of the heads, the temperature and the teacher's momentum are those of the
+recipe. The views are made for small images: SimCLR's colours change half as much, as lightly advises, its crops hold a
+fifth of the image or more, as DenseCL's do, and the blur, made for 224 px, is scaled to the views' side. The folder in
+--out is one that `d3ssl evaluate` and `d3ssl diagnose` read as a run.
 
 Sources: SimCLR, arXiv 2002.05709; DenseCL, arXiv 2011.09157; lightly (MIT licence). Its example of DenseCL makes a
-momentum encoder, but takes the keys from the trained one; here they come from the momentum encoder, as in the paper.
+momentum encoder, but takes the keys from the trained one, and its queue of the dense loss holds matched cells; here the
+keys come from the momentum encoder and the queue holds a mean of the cells' embeddings for each image, as in the paper.
 """
 
 from __future__ import annotations
@@ -25,11 +28,13 @@ import torch
 import yaml
 from lightly.loss import NTXentLoss
 from lightly.models.modules import DenseCLProjectionHead, SimCLRProjectionHead
+from lightly.models.modules.memory_bank import MemoryBankModule
 from lightly.models.utils import select_most_similar
 from lightly.transforms.densecl_transform import DenseCLTransform
 from lightly.transforms.simclr_transform import SimCLRTransform
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 
 from d3ssl.cli.options import add_recipe, build, make_parser, parse
@@ -52,14 +57,21 @@ from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal, choose_device
 from d3ssl.train.schedule import lr_at
 
-QUEUE = 4096
-"""Keys that DenseCL keeps of each kind: the paper's 65,536 are more than a short training makes."""
+QUEUE = 1024
+"""Keys that DenseCL keeps of each kind: fewer than the images, or most queries would be repelled by keys of their own
+image (the paper has 65,536, of a million images)."""
+
+DENSE_CELLS = 4
+"""A side, at least, of the map whose cells DenseCL compares: the last that has them (7 in the paper, at 224 px)."""
 
 
 class SimClr(nn.Module):
     """The two views of an image attract, all other views of the batch repel."""
 
-    transform = SimCLRTransform
+    @staticmethod
+    def transform(size: int, **options: Any) -> Any:
+        """PIL image → two views."""
+        return SimCLRTransform(size, cj_strength=0.5, min_scale=0.2, **options)
 
     def __init__(self, backbone: Backbone, config: RunConfig) -> None:
         super().__init__()
@@ -81,15 +93,15 @@ class DenseCl(nn.Module):
     """Contrast of whole views and, with half the weight, of cells of their maps with the most similar cells of the
     other view; keys from a momentum encoder and from queues (DenseCL, equations 1 to 3)."""
 
-    transform = DenseCLTransform
+    transform = staticmethod(DenseCLTransform)
 
     def __init__(self, backbone: Backbone, config: RunConfig) -> None:
         super().__init__()
         self.student = _DenseNetwork(backbone, config)
         self.teacher = make_teacher(self.student)
-        size = (QUEUE, config.model.projector_out)
-        self.loss = NTXentLoss(temperature=config.method.temperature, memory_bank_size=size)
-        self.dense_loss = NTXentLoss(temperature=config.method.temperature, memory_bank_size=size)
+        size, self.temperature = (QUEUE, config.model.projector_out), config.method.temperature
+        self.loss = NTXentLoss(temperature=self.temperature, memory_bank_size=size)
+        self.dense_queue = MemoryBankModule(size)
 
     @property
     def backbone(self) -> Backbone:
@@ -98,7 +110,7 @@ class DenseCl(nn.Module):
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The queues, which lightly leaves out of the state dict."""
-        banks = {"queue": self.loss.memory_bank, "dense_queue": self.dense_loss.memory_bank}
+        banks = {"queue": self.loss.memory_bank, "dense_queue": self.dense_queue}
         return {f"{name}.{part}": getattr(bank, part) for name, bank in banks.items() for part in ("bank", "bank_ptr")}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
@@ -111,8 +123,9 @@ class DenseCl(nn.Module):
         query, query_cells, dense_query = self.student(one)
         with torch.no_grad():
             key, key_cells, dense_key = self.teacher(other)
-            dense_key = select_most_similar(query_cells, key_cells, dense_key)
-        dense = self.dense_loss(dense_query.flatten(0, 1), dense_key.flatten(0, 1))
+            matched = select_most_similar(query_cells, key_cells, dense_key)
+            _, negatives = self.dense_queue(normalize(dense_key.mean(1), dim=1), update=True)
+        dense = dense_contrast(dense_query, matched, negatives, self.temperature)
         return 0.5 * self.loss(query, key) + 0.5 * dense, query.detach()
 
     def update(self, momentum: float) -> None:
@@ -120,20 +133,36 @@ class DenseCl(nn.Module):
         update_teacher(self.teacher, self.student, momentum)
 
 
+def dense_contrast(query: Tensor, key: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of each cell's key among keys of other images (DenseCL, equation 2).
+
+    Args:
+        query, key: embeddings (B, N, E) of cells and of the cells that they are matched with.
+        negatives: embeddings of norm 1 (E, Q).
+        temperature: of the cosines.
+    """
+    query, key = normalize(query, dim=2).flatten(0, 1), normalize(key, dim=2).flatten(0, 1)
+    logits = torch.cat([(query * key).sum(1, keepdim=True), query @ negatives], dim=1) / temperature
+    return cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
 class _DenseNetwork(nn.Module):
     def __init__(self, backbone: Backbone, config: RunConfig) -> None:
         super().__init__()
-        sizes = backbone.num_features, config.model.projector_hidden, config.model.projector_out
+        sides = [config.views.size // stride for stride in backbone.strides]
+        self.dense_map = max(place for place, side in enumerate(sides) if side >= DENSE_CELLS)
+        sizes = config.model.projector_hidden, config.model.projector_out
         self.backbone = backbone
-        self.head, self.dense_head = DenseCLProjectionHead(*sizes), DenseCLProjectionHead(*sizes)
+        self.head = DenseCLProjectionHead(backbone.channels[-1], *sizes)
+        self.dense_head = DenseCLProjectionHead(backbone.channels[self.dense_map], *sizes)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Embedding (B, E), cells of the last map (B, N, C), and their embeddings (B, N, E)."""
-        last = self.backbone.maps(images)[-1]
-        cells = last.flatten(2).transpose(1, 2)
+        """Embedding (B, E), cells of a map (B, N, C), and their embeddings (B, N, E)."""
+        maps = self.backbone.maps(images)
+        cells = maps[self.dense_map].flatten(2).transpose(1, 2)
         batch, number, _ = cells.shape
         dense = self.dense_head(cells.flatten(0, 1)).unflatten(0, (batch, number))
-        return self.head(last.mean((2, 3))), cells, dense
+        return self.head(maps[-1].mean((2, 3))), cells, dense
 
 
 METHODS = {"simclr": SimClr, "densecl": DenseCl}
@@ -212,8 +241,10 @@ class Training:
 
     def _loader(self) -> DataLoader:
         backbone, size = self.method.backbone, self.config.train.batch_size
-        normalize = {"mean": list(backbone.mean), "std": list(backbone.std)}
-        transform = self.method.transform(input_size=self.config.views.size, normalize=normalize)
+        statistics = {"mean": list(backbone.mean), "std": list(backbone.std)}
+        side = self.config.views.size
+        sigmas = 0.1 * side / 224, 2 * side / 224
+        transform = self.method.transform(side, normalize=statistics, sigmas=sigmas)
         order = range(self.step * size, self.steps * size)
         workers = self.config.runtime.workers or 0
         return DataLoader(TwoViews(self.images, self.config, transform), size, sampler=order, num_workers=workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from dataclasses import replace
@@ -77,14 +78,16 @@ def _linear(head: torch.nn.Module) -> list[torch.nn.Linear]:
     return [module for module in head.modules() if isinstance(module, torch.nn.Linear)]
 
 
-def test_cells_are_matched_with_the_most_similar_cell_of_the_same_image(config: RunConfig) -> None:
+def test_cells_are_matched_with_the_most_similar_cell_of_the_same_image(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By hand: for each of the query's cells, the key's cell of highest cosine, image by image."""
     method, images = _densecl(config), torch.randn(2, 4, 3, 96, 96)
     with torch.no_grad():
         _, query, _ = method.student(images[0])
         _, key, dense = method.teacher(images[1])
     seen: list[Tensor] = []
-    method.dense_loss.register_forward_pre_hook(lambda _, rows: seen.append(rows[1]))
+    monkeypatch.setattr(others, "dense_contrast", lambda query, key, *_: seen.append(key) or query.sum())
     with torch.no_grad():
         method(images[0], images[1])
     expected = []
@@ -92,7 +95,38 @@ def test_cells_are_matched_with_the_most_similar_cell_of_the_same_image(config: 
         for cell in query[image]:
             cosine = [float(torch.cosine_similarity(cell, other, dim=0)) for other in key[image]]
             expected.append(dense[image][max(range(len(cosine)), key=cosine.__getitem__)])
-    torch.testing.assert_close(seen[0], torch.stack(expected))
+    torch.testing.assert_close(seen[0].flatten(0, 1), torch.stack(expected))
+
+
+def test_the_dense_loss_is_a_cross_entropy_among_keys_of_other_images() -> None:
+    """By hand, a cell at a time."""
+    query, key, negatives = (
+        torch.randn(2, 3, 5),
+        torch.randn(2, 3, 5),
+        torch.nn.functional.normalize(torch.randn(5, 7), dim=0),
+    )
+    losses = []
+    for image in range(2):
+        for cell in range(3):
+            own = query[image, cell] / query[image, cell].norm()
+            good = math.exp(float(own @ key[image, cell] / key[image, cell].norm()) / 0.2)
+            bad = sum(math.exp(float(own @ negatives[:, place]) / 0.2) for place in range(7))
+            losses.append(-math.log(good / (good + bad)))
+    found = others.dense_contrast(query, key, negatives, 0.2)
+    assert float(found) == pytest.approx(sum(losses) / 6, rel=1e-4)
+
+
+def test_the_dense_queue_holds_one_key_of_each_image(config: RunConfig) -> None:
+    """The mean of its cells' embeddings, after the step that made it."""
+    method, images = _densecl(config), torch.randn(2, 4, 3, 64, 64)
+    old = method.dense_queue.bank.clone()
+    with torch.no_grad():
+        _, cells, dense = method.teacher(images[1])
+    method(images[0], images[1])
+    assert cells.shape[1] == 16  # 4 × 4: the last map of 64 px has 2 × 2
+    expected = torch.stack([own.mean(0) / own.mean(0).norm() for own in dense])
+    torch.testing.assert_close(method.dense_queue.bank[:4], expected)
+    torch.testing.assert_close(method.dense_queue.bank[4:], old[4:])
 
 
 def test_views_depend_on_the_seed_and_the_number_only(config: RunConfig) -> None:
