@@ -26,10 +26,22 @@ import torch
 
 from benchmarks.scenes_table import table
 from benchmarks.scenes_table.budgets import BUDGETS
-from benchmarks.scenes_table.cells import COST, DIAGNOSED, EVALUATED, OutOfTime, Work, compute_regions, run_cell
+from benchmarks.scenes_table.cells import (
+    COST,
+    DIAGNOSED,
+    EVALUATED,
+    CellFailed,
+    OutOfTime,
+    Work,
+    compute_regions,
+    read_cell,
+    read_commit,
+    run_cell,
+)
 from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
 from d3ssl.files import read_json, write_json
 
+MAX_SEEDS = 100
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
 
 
@@ -42,34 +54,56 @@ def main() -> None:
     work = Work(scenes=options.scenes, out=options.out, budget=budget, threads=options.threads, end=end)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, work.stop)
-    figures: dict[str, dict[int, dict[str, float]]] = {row: {} for row in rows}
-    cells = [(row, seed) for seed in range(options.seeds) for row in rows]
+    asked = [(row, seed) for seed in range(options.seeds) for row in rows]
+    failed: list[str] = []
 
     def cell(row: str, seed: int) -> None:
         with contextlib.suppress(OutOfTime):
-            figures[row][seed] = run_cell(work, row, seed)
-            sys.stderr.write(f"[{sum(map(len, figures.values()))} of {len(cells)}] {row}, seed {seed}\n")
+            try:
+                run_cell(work, row, seed)
+            except CellFailed as error:  # the others go on
+                failed.append(f"{row}, seed {seed}: {error}")
+                return
+            sys.stderr.write(f"done: {row}, seed {seed}\n")
 
     try:
         for kind in sorted({ROWS[row].regions for row in rows if ROWS[row].trained}):
             compute_regions(work, kind)
     except OutOfTime:
         sys.exit("the time was used up while regions were computed; run the same command again to go on")
+    except CellFailed as error:
+        sys.exit(str(error))
     with ThreadPoolExecutor(options.processes) as pool:
-        list(pool.map(lambda own: cell(*own), cells))
-    missing = [f"{row}, seed {seed}" for row, seed in cells if seed not in figures[row]]
-    figures = {row: dict(sorted(seeds.items())) for row, seeds in figures.items() if seeds}
-    if missing:
-        sys.stderr.write(f"not finished: {'; '.join(missing)}\nrun the same command again to go on\n")
+        list(pool.map(lambda own: cell(*own), asked))
+    figures = gather(work)
     write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
-    text = _text(figures, options)
+    missing = [f"{row}, seed {seed}" for row, seed in asked if seed not in figures.get(row, {})]
+    shown = {
+        row: {seed: own for seed, own in figures[row].items() if (row, seed) in asked} for row in rows if row in figures
+    }
+    shown = {row: seeds for row, seeds in shown.items() if seeds}
+    commits = sorted({read_commit(work, row, seed) for row, seeds in shown.items() for seed in seeds})
+    text = _text(shown, options, commits, missing)
     sys.stdout.write(text + "\n")
-    if options.write is not None and figures:
-        table.plot(figures, options.write.parent / "images" / f"{options.name}.png", DRAWN)
+    if options.write is not None and shown:
+        table.plot(shown, options.write.parent / "images" / f"{options.name}.png", DRAWN)
         picture = f"![Bars with 95 % intervals](images/{options.name}.png)"
         table.put(options.write, options.name, f"{text}\n\n{picture}")
+    if failed:
+        sys.exit("\n".join(["failed:", *failed]))
     if missing:
+        sys.stderr.write(f"not finished: {'; '.join(missing)}\nrun the same command again to go on\n")
         sys.exit(3)
+
+
+def gather(work: Work) -> dict[str, dict[int, dict[str, float]]]:
+    """Row → seed → figures of all complete cells, whichever call made them."""
+    figures: dict[str, dict[int, dict[str, float]]] = {}
+    for row in ROWS:
+        for seed in range(MAX_SEEDS):
+            if (found := read_cell(work, row, seed)) is not None:
+                figures.setdefault(row, {})[seed] = found
+    return figures
 
 
 def _parse() -> argparse.Namespace:
@@ -90,8 +124,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--name", default="scenes_table", help="of the results in the document")
     parser.add_argument("--note", default="", help="on the data and the machine, for the document")
     options = parser.parse_args()
-    if options.seeds < 1:
-        parser.error("--seeds: give 1 or more")
+    if not 1 <= options.seeds <= MAX_SEEDS:
+        parser.error(f"--seeds: give 1 to {MAX_SEEDS}")
     if not (options.scenes / "scenes.json").is_file():
         parser.error(f"{options.scenes} is not a folder of `d3ssl scenes`: no scenes.json in it")
     return options
@@ -108,7 +142,9 @@ def _claim(out: Path, budget: str, scenes: Path) -> None:
         write_json(known, wanted)
 
 
-def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace) -> str:
+def _text(
+    figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace, commits: list[str], missing: list[str]
+) -> str:
     words = [word for word in sys.argv[1:] if not word.startswith("--minutes=")]  # says nothing of the results
     if "--minutes" in words:
         del words[words.index("--minutes") : words.index("--minutes") + 2]
@@ -117,8 +153,10 @@ def _text(figures: dict[str, dict[int, dict[str, float]]], options: argparse.Nam
     other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
         f"Budget `{options.budget}`, {device}, torch {torch.__version__}. Mean over seeds ± half of the 95 % interval "
-        f"(Student's t; the scenes are the same for all seeds). {options.note}".strip(),
+        f"(Student's t; the scenes are the same for all seeds, and what other scenes would change is not in it). "
+        f"Cells begun at commit {', '.join(commits)}. {options.note}".strip(),
         f"```sh\n{command}\n```",
+        *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),
         table.markdown(figures, [*EVALUATED["objects"], *DIAGNOSED]),
         table.markdown(figures, [*(name for task in other for name in EVALUATED[task]), *COST]),
     ]

@@ -13,6 +13,8 @@ class Budget:
     """Of ``d3ssl pretrain``."""
     options: tuple[str, ...]
     """Over the recipe's."""
+    steps: int
+    """Of a row that is as long as the others."""
     backbone: str
     """Of the random row: the recipe's."""
     region_path: str
@@ -33,7 +35,8 @@ _MASKS = (
 BUDGETS: dict[str, Budget] = {
     "smoke": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "4", "--train.batch_size", "16"),
+        options=(*_MASKS, "--train.batch_size", "16"),
+        steps=4,
         evaluate={
             "objects": (),
             "segmentation": ("--max_train_images", "24", "--draws", "100", "--linear_iterations", "20"),
@@ -43,7 +46,8 @@ BUDGETS: dict[str, Budget] = {
     ),
     "cpu": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "1600"),
+        options=_MASKS,
+        steps=1600,
         evaluate={
             "objects": (),
             # Twice the views: an object covers as many cells of a map as the regions are cut into in training.
@@ -54,7 +58,8 @@ BUDGETS: dict[str, Budget] = {
     ),
     "study": Budget(
         **_SMALL,
-        options=(*_MASKS, "--train.steps", "800"),
+        options=_MASKS,
+        steps=800,
         evaluate={"objects": ()},
         diagnose=(),
     ),
@@ -65,9 +70,9 @@ BUDGETS: dict[str, Budget] = {
             *("--model.backbone", "resnet50", "--model.region_path", "c4", "--model.roi_size", "7"),
             *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
             *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
-            *("--train.steps", "6000", "--train.batch_size", "512", "--optimizer.lr", "3e-3"),
-            *("--runtime.save_every", "250"),
+            *("--train.batch_size", "512", "--optimizer.lr", "3e-3", "--runtime.save_every", "250"),
         ),
+        steps=6000,
         backbone="resnet50",
         region_path="c4",
         roi_size="7",

@@ -17,7 +17,8 @@ import yaml
 
 from benchmarks.scenes_table.budgets import Budget
 from benchmarks.scenes_table.rows import REGIONS, ROWS
-from d3ssl.files import read_json
+from d3ssl.cli.options import read_recipe
+from d3ssl.files import read_json, write_json
 from d3ssl.train import read_log, training_seconds
 
 DIAGNOSED = ("context_sensitivity", "position_sensitivity", "neighbour_leakage", "position_r2")
@@ -31,6 +32,10 @@ COST = ("images_per_s", "training_s")
 
 class OutOfTime(Exception):
     """The call's time is used up, or it was told to stop; the next one goes on."""
+
+
+class CellFailed(Exception):
+    """A command of a cell failed, or the cell is of another training; the message names the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,38 +69,96 @@ def compute_regions(work: Work, kind: str) -> Path:
     return path
 
 
-def run_cell(work: Work, row: str, seed: int) -> dict[str, float]:
-    """Train unless that is done, measure what is not measured, and read all figures.
+def run_cell(work: Work, row: str, seed: int) -> None:
+    """Train unless that is done, and measure what is not measured.
 
     Raises:
         OutOfTime: before all is there; what is there stays.
+        CellFailed: a command failed, or what is there was trained otherwise.
     """
-    folder = work.out / "cells" / f"{_slug(row)}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, float] = {}
-    backbone = f"timm:{work.budget.backbone}:random:{seed}"
-    if ROWS[row].trained:
-        backbone = str(_train(work, row, seed, folder))
-        found |= _cost(Path(backbone))
+    folder = _folder(work, row, seed)
+    _claim(work, row, folder)
+    backbone = (
+        str(_train(work, row, seed, folder)) if ROWS[row].trained else f"timm:{work.budget.backbone}:random:{seed}"
+    )
     reading = ("--region_path", work.budget.region_path, "--roi_size", work.budget.roi_size)
     size, drawn = ("--size", work.budget.size), ("--seed", str(seed))
     for task, options in work.budget.evaluate.items():
         words = ["--backbone", backbone, "--data", str(work.scenes), *size, *options]
         words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
-        figures = _measured(work, folder / task, "metrics.json", "evaluate", task, *words)
-        found |= {key: figures[key] for key in EVALUATED[task]}
+        _measure(work, folder / task / "metrics.json", "evaluate", task, *words)
     words = ["--backbone", backbone, "--data", f"{work.scenes}/val", "--layers", "false", *size, *work.budget.diagnose]
-    figures = _measured(work, folder / "diagnosis", "diagnosis.json", "diagnose", *words, *reading, *drawn)
-    return found | {key: figures[key] for key in DIAGNOSED}
+    _measure(work, folder / "diagnosis" / "diagnosis.json", "diagnose", *words, *reading, *drawn)
+
+
+def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
+    """All figures of a cell; None where one is missing yet, or where the cell was trained otherwise."""
+    folder, found = _folder(work, row, seed), {}
+    if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
+        return None
+    sources = {folder / task / "metrics.json": EVALUATED[task] for task in work.budget.evaluate}
+    sources[folder / "diagnosis" / "diagnosis.json"] = DIAGNOSED
+    for path, names in sources.items():
+        if not path.exists():
+            return None
+        figures = read_json(path)
+        found |= {name: figures[name] for name in names}
+    return found | _cost(folder / "run") if ROWS[row].trained else found
+
+
+def read_commit(work: Work, row: str, seed: int) -> str:
+    """By which commit a cell was begun."""
+    return read_json(_folder(work, row, seed) / "cell.json")["commit"]
+
+
+def _folder(work: Work, row: str, seed: int) -> Path:
+    return work.out / "cells" / f"{_slug(row)}-{seed}"
+
+
+def _claim(work: Work, row: str, folder: Path) -> None:
+    """A cell that another recipe, other options or regions made is never read as this one."""
+    known = folder / "cell.json"
+    if not known.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(known, _identity(work, row) | {"commit": _commit()})
+    elif not _is_of(work, row, folder):
+        raise CellFailed(f"{folder} was made by another recipe or another row: delete it, or choose another --out")
+
+
+def _is_of(work: Work, row: str, folder: Path) -> bool:
+    return read_json(folder / "cell.json") | {"commit": None} == _identity(work, row) | {"commit": None}
+
+
+def _identity(work: Work, row: str) -> dict[str, Any]:
+    """What a row's training depends on, beside the scenes and the seed."""
+    own, budget = ROWS[row], work.budget
+    if not own.trained:
+        return {"row": row, "backbone": budget.backbone}
+    recipe = [line for line in read_recipe(budget.recipe).splitlines() if not line.startswith("#")]
+    options = [*budget.options, *own.options]
+    trained = {"trainer": list(own.trainer), "recipe": recipe, "options": options, "steps": _steps(work, row)}
+    return {"row": row, "regions": list(REGIONS[own.regions])} | trained
+
+
+def _commit() -> str:
+    """Of the code that runs, with a mark if it was changed since."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    found = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown (not in a clone)"
+
+
+def _steps(work: Work, row: str) -> int:
+    return max(1, round(work.budget.steps * ROWS[row].longer))
 
 
 def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
     run = folder / "run"
-    if (run / "backbone.safetensors").exists():
+    if (run / "manifest.json").exists():  # written last
         return run
     words = ["--recipe", work.budget.recipe, "--data", f"{work.scenes}/train", "--out", str(run)]
     words += ["--regions", str(compute_regions(work, ROWS[row].regions)), "--train.seed", str(seed)]
-    words += ["--runtime.workers", "0", *work.budget.options, *ROWS[row].options]
+    words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", "0"]
+    words += [*work.budget.options, *ROWS[row].options]
     resume = ["--resume"] if run.is_dir() else []
     _call(work, folder / "train.log", *ROWS[row].trainer, *words, *resume)
     return run
@@ -109,10 +172,9 @@ def _cost(run: Path) -> dict[str, float]:
     return {"images_per_s": lines[-1]["step"] * batch / seconds, "training_s": seconds}
 
 
-def _measured(work: Work, out: Path, name: str, *words: str) -> dict[str, Any]:
-    if not (out / name).exists():
-        _call(work, out.with_suffix(".log"), "d3ssl", *words, "--out", str(out))
-    return read_json(out / name)
+def _measure(work: Work, result: Path, *words: str) -> None:
+    if not result.exists():
+        _call(work, result.parent.with_suffix(".log"), "d3ssl", *words, "--out", str(result.parent))
 
 
 def _call(work: Work, log: Path, module: str, *words: str) -> None:
@@ -143,7 +205,7 @@ def _call(work: Work, log: Path, module: str, *words: str) -> None:
     if status and work.stopped.is_set():
         raise OutOfTime
     if status:
-        raise SystemExit(f"{module} {words[0]} ended with {status}: see {log}")
+        raise CellFailed(f"{module} {words[0]} ended with {status}: see {log}")
 
 
 def _slug(row: str) -> str:

@@ -13,6 +13,8 @@ class Row:
     """Of ``d3ssl pretrain``, over the recipe's."""
     regions: str = "annotations"
     """Which regions it is trained on (see ``REGIONS``)."""
+    longer: float = 1.0
+    """Times the budget's steps."""
     trained: bool = True
     """False: random initialisation."""
     trainer: tuple[str, ...] = ("d3ssl", "pretrain")
@@ -26,11 +28,13 @@ def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
 _HOST = _modules(False, False)
 _BOXES = ("--canvas.labels", "false", "--views.shift_carries", "box", "--views.dc_carries", "box")
 _SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, which need room to move
+_REGRESSION = ("--method.objective", "regression")
+_PAPERS_RCC = ("--views.cutout_ratio", "0.3", "--views.dc_background", "keep", "--views.dc_carries", "box")
 _WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
 
 TABLE: dict[str, Row] = {
     "random": Row(trained=False),
-    "image-level BYOL": Row(regions="whole", options=(*_WHOLE, "--method.objective", "regression")),
+    "image-level BYOL": Row(regions="whole", options=(*_WHOLE, *_REGRESSION)),
     "image-level InfoNCE": Row(regions="whole", options=_WHOLE),
     "host": Row(options=_HOST),
     "host + DC": Row(options=_modules(True, False)),
@@ -48,6 +52,9 @@ TABLE: dict[str, Row] = {
 draws of the base views."""
 
 STUDY: dict[str, Row] = {
+    "host + DC as in the paper": Row(
+        options=(*_modules(True, False), *_PAPERS_RCC),
+    ),
     "RCC ratio 0.05": Row(options=("--views.cutout_ratio", "0.05")),
     "RCC ratio 0.3": Row(options=("--views.cutout_ratio", "0.3")),
     "RCC in x3 too": Row(options=("--views.x3_cutout", "true")),
@@ -61,11 +68,13 @@ STUDY: dict[str, Row] = {
     "shift, scale 1": Row(options=("--views.shift_scale", "[1.0, 1.0]")),
     "2 regions an image": Row(options=("--views.regions_per_image", "2")),
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
-    "1600 steps": Row(options=("--train.steps", "1600")),
-    "1600 steps, host": Row(options=("--train.steps", "1600", *_HOST)),
-    "batch of 64": Row(options=("--train.batch_size", "64", "--train.steps", "400")),
-    "batch of 64, host": Row(options=("--train.batch_size", "64", "--train.steps", "400", *_HOST)),
-    "batch of 16": Row(options=("--train.batch_size", "16", "--train.steps", "1600")),
+    "twice the steps": Row(longer=2),
+    "twice the steps, host": Row(longer=2, options=_HOST),
+    "batch of 64": Row(longer=0.5, options=("--train.batch_size", "64")),
+    "batch of 64, host": Row(longer=0.5, options=("--train.batch_size", "64", *_HOST)),
+    "batch of 16": Row(longer=2, options=("--train.batch_size", "16")),
+    "L_reg instead of L_con": Row(options=_REGRESSION),
+    "L_reg instead of L_con, host": Row(options=(*_REGRESSION, *_HOST)),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
@@ -82,8 +91,9 @@ ROWS = TABLE | STUDY
 
 PAIRS = (
     ("D3SSL", "host"),
-    ("1600 steps", "1600 steps, host"),
+    ("twice the steps", "twice the steps, host"),
     ("batch of 64", "batch of 64, host"),
+    ("L_reg instead of L_con", "L_reg instead of L_con, host"),
     ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
@@ -93,9 +103,13 @@ PAIRS = (
 _HOSTS = {"host", *(host for _, host in PAIRS)}
 _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
 
+_PAPERS_DC = "host + DC as in the paper"
+
 COMPARED = {
-    "host": [name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}],
-    "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in _HOSTS)],
+    "host": [*(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}), _PAPERS_DC],
+    "host + DC": ["D3SSL"],
+    "host + DP": ["D3SSL"],
+    "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in {_PAPERS_DC, *_HOSTS})],
 }
 """A row → those whose changes from it are shown: what a module brings, and what a part of the method is worth."""
 

@@ -113,7 +113,7 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
 
 
 def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
-    """What every goal's measure changes from a row to others, one of them a line; marked where it is beyond doubt."""
+    """What every goal's measure changes from a row to others, one a line; marked where the interval leaves out 0."""
     names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in GOALS]
     lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(GOALS) + 2) + "|"]
     for row in rows:

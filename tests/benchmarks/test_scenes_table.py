@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from benchmarks.scenes_table import table
+from benchmarks.scenes_table import cells, table
+from benchmarks.scenes_table.__main__ import gather
+from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.rows import COMPARED, REGIONS, ROWS
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 
@@ -110,10 +113,54 @@ def test_every_row_has_known_regions() -> None:
     assert {row.regions for row in ROWS.values()} == set(REGIONS)
 
 
-def test_every_method_is_compared_once() -> None:
-    compared = [name for names in COMPARED.values() for name in names]
-    assert len(compared) == len(set(compared)) and set(compared) <= set(ROWS)
-    assert set(ROWS) - set(compared) == {"random", "host", *(name for name in ROWS if name.endswith(", host"))}
+def test_every_method_is_compared() -> None:
+    compared = {name for names in COMPARED.values() for name in names}
+    assert compared <= set(ROWS)
+    assert set(ROWS) - compared == {"random", "host", *(name for name in ROWS if name.endswith(", host"))}
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> cells.Work:
+    return cells.Work(
+        scenes=tmp_path / "scenes", out=tmp_path / "out", budget=BUDGETS["study"], threads=1, end=math.inf
+    )
+
+
+def _complete(work: cells.Work, row: str, seed: int) -> Path:
+    """A cell with figures of both tasks of the study, without a training."""
+    folder = cells._folder(work, row, seed)
+    cells._claim(work, row, folder)
+    for task, name, names in (
+        ("objects", "metrics", cells.EVALUATED["objects"]),
+        ("diagnosis", "diagnosis", cells.DIAGNOSED),
+    ):
+        (folder / task).mkdir()
+        (folder / task / f"{name}.json").write_text(json.dumps(dict.fromkeys(names, 0.5)))
+    return folder
+
+
+def test_all_complete_cells_are_gathered_whichever_call_made_them(work: cells.Work) -> None:
+    for seed in (0, 2):
+        folder = _complete(work, "random", seed)
+    assert gather(work).keys() == {"random"} and gather(work)["random"].keys() == {0, 2}
+    (folder / "objects" / "metrics.json").unlink()
+    assert gather(work)["random"].keys() == {0}
+
+
+def test_a_cell_of_another_recipe_is_refused(work: cells.Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    _complete(work, "random", 0)
+    folder = cells._folder(work, "D3SSL", 0)
+    cells._claim(work, "D3SSL", folder)
+    cells._claim(work, "D3SSL", folder)  # the same again
+    recipe = cells.read_recipe(work.budget.recipe)
+    monkeypatch.setattr(cells, "read_recipe", lambda _: "# other words\n" + recipe)
+    cells._claim(work, "D3SSL", folder)
+    monkeypatch.setattr(cells, "read_recipe", lambda _: recipe.replace("lr: 4.5e-3", "lr: 3.0e-3"))
+    with pytest.raises(cells.CellFailed, match="made by another recipe"):
+        cells.run_cell(work, "D3SSL", 0)
+    with pytest.raises(cells.CellFailed, match="made by another recipe"):
+        cells._claim(replace(work, budget=replace(work.budget, steps=7)), "D3SSL", folder)
+    assert gather(work).keys() == {"random"}  # which no recipe trains
 
 
 @pytest.fixture(scope="module")
@@ -177,5 +224,10 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     assert call().returncode == 0
     assert files == {path: path.stat().st_mtime_ns for path in files}
     assert document.read_text() == written
+    (tmp_path / "out" / "cells" / "host-0" / "objects" / "metrics.json").unlink()
+    (tmp_path / "out" / "cells" / "host-0" / "run" / "backbone.safetensors").unlink()  # so that it cannot be measured
+    failed = call()
+    assert failed.returncode == 1 and "host, seed 0: d3ssl evaluate ended with" in failed.stderr
+    assert "**Not finished:** host, seed 0." in document.read_text() and "| D3SSL | 1 |" in document.read_text()
     other = call("--budget", "cpu")
     assert other.returncode == 1 and "another budget" in other.stderr
