@@ -1,7 +1,7 @@
 """The paper's table in small: every row trained and measured over seeds, with the same data, images seen and options.
 
     python -m benchmarks.scenes_table SCENES --out DIR [--budget cpu] [--rows table|study|NAME ...] [--seeds 3]
-        [--processes 2] [--minutes M] [--write docs/results.md]
+        [--unseen SCENES] [--processes 2] [--minutes M] [--write docs/results.md]
 
 SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR with its config and logs; run the command
 again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
@@ -21,6 +21,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,7 @@ from benchmarks.scenes_table.cells import (
     COST,
     DIAGNOSED,
     EVALUATED,
+    UNSEEN,
     CellFailed,
     OutOfTime,
     Work,
@@ -49,9 +51,16 @@ def main() -> None:
     options = _parse()
     rows = [name for word in options.rows for name in {"table": TABLE, "study": STUDY}.get(word, [word])]
     budget = BUDGETS[options.budget]
-    _claim(options.out, options.budget, options.scenes)
+    _claim(options)
     end = time.monotonic() + 60 * options.minutes
-    work = Work(scenes=options.scenes, out=options.out, budget=budget, threads=options.threads, end=end)
+    work = Work(
+        scenes=options.scenes,
+        out=options.out,
+        budget=budget,
+        threads=options.threads,
+        unseen=options.unseen,
+        end=end,
+    )
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, work.stop)
     asked = [(row, seed) for seed in range(options.seeds) for row in rows]
@@ -117,6 +126,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--budget", choices=BUDGETS, default="cpu")
     parser.add_argument("--rows", nargs="+", default=["table"], choices=["table", "study", *ROWS], metavar="ROW")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--unseen", type=Path, help="scenes with the same train/, and val/ and val_shuffled/ on other photographs"
+    )
     parser.add_argument("--processes", type=int, default=2, help="cells at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, and go on with the next call")
@@ -126,20 +138,35 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     if not 1 <= options.seeds <= MAX_SEEDS:
         parser.error(f"--seeds: give 1 to {MAX_SEEDS}")
-    if not (options.scenes / "scenes.json").is_file():
-        parser.error(f"{options.scenes} is not a folder of `d3ssl scenes`: no scenes.json in it")
+    for folder in [options.scenes, *([] if options.unseen is None else [options.unseen])]:
+        if not (folder / "scenes.json").is_file():
+            parser.error(f"{folder} is not a folder of `d3ssl scenes`: no scenes.json in it")
+    if options.unseen is not None and _trained_on(options.unseen) != _trained_on(options.scenes):
+        parser.error(f"--unseen: {options.unseen}/train is not that of {options.scenes}: copy it there")
     return options
 
 
-def _claim(out: Path, budget: str, scenes: Path) -> None:
+def _claim(options: argparse.Namespace) -> None:
     """Cells of another budget or of other scenes are never mixed with these."""
-    wanted = {"budget": budget, "scenes": read_json(scenes / "scenes.json")["config"], "options": repr(BUDGETS[budget])}
-    known = out / "table.json"
-    if known.exists() and read_json(known) != wanted:
-        sys.exit(f"{out} holds a table of another budget or other scenes: choose another --out")
-    if not known.exists():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(known, wanted)
+    wanted = {"budget": options.budget, "scenes": _described(options.scenes), "options": repr(BUDGETS[options.budget])}
+    if options.unseen is not None:
+        wanted["unseen"] = _described(options.unseen)
+    file = options.out / "table.json"
+    known = read_json(file) if file.exists() else {}
+    if any(known[key] != wanted[key] for key in known.keys() & wanted.keys()):
+        sys.exit(f"{options.out} holds a table of another budget or other scenes: choose another --out")
+    if known | wanted != known:
+        options.out.mkdir(parents=True, exist_ok=True)
+        write_json(file, known | wanted)
+
+
+def _trained_on(scenes: Path) -> bytes | None:
+    file = scenes / "train" / "annotations.json"
+    return file.read_bytes() if file.exists() else None
+
+
+def _described(scenes: Path) -> Any:
+    return read_json(scenes / "scenes.json")["config"]
 
 
 def _text(
@@ -157,7 +184,7 @@ def _text(
         f"Cells begun at commit {', '.join(commits)}. {options.note}".strip(),
         f"```sh\n{command}\n```",
         *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),
-        table.markdown(figures, [*EVALUATED["objects"], *DIAGNOSED]),
+        table.markdown(figures, [*EVALUATED["objects"], *([] if options.unseen is None else UNSEEN), *DIAGNOSED]),
         table.markdown(figures, [*(name for task in other for name in EVALUATED[task]), *COST]),
     ]
     parts += [table.goals(figures, row, host) for row, host in PAIRS if {row, host} <= figures.keys()]

@@ -27,6 +27,8 @@ EVALUATED = {
     "segmentation": ("linear_miou", "linear_miou_shuffled", "retrieval_miou", "retrieval_miou_shuffled"),
     "detection": ("box_ap", "box_ap_shuffled", "mask_ap", "mask_ap_shuffled"),
 }
+UNSEEN = {"o_knn_unseen": "o_knn", "o_knn_shuffled_unseen": "o_knn_shuffled"}
+"""Measures on ``Work.unseen`` → their names in the evaluation."""
 COST = ("images_per_s", "training_s")
 
 
@@ -47,6 +49,8 @@ class Work:
     budget: Budget
     threads: int
     """Of each cell's processes."""
+    unseen: Path | None = None
+    """Scenes with the same training split, and validation splits on photographs that it does not show."""
     end: float
     """When to stop, by ``time.monotonic()``."""
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
@@ -87,6 +91,9 @@ def run_cell(work: Work, row: str, seed: int) -> None:
         words = ["--backbone", backbone, "--data", str(work.scenes), *size, *options]
         words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
         _measure(work, folder / task / "metrics.json", "evaluate", task, *words)
+    if work.unseen is not None:
+        words = ["--backbone", backbone, "--data", str(work.unseen), *size, *reading, *drawn]
+        _measure(work, folder / "unseen" / "metrics.json", "evaluate", "objects", *words)
     words = ["--backbone", backbone, "--data", f"{work.scenes}/val", "--layers", "false", *size, *work.budget.diagnose]
     _measure(work, folder / "diagnosis" / "diagnosis.json", "diagnose", *words, *reading, *drawn)
 
@@ -96,13 +103,17 @@ def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
     folder, found = _folder(work, row, seed), {}
     if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
         return None
-    sources = {folder / task / "metrics.json": EVALUATED[task] for task in work.budget.evaluate}
-    sources[folder / "diagnosis" / "diagnosis.json"] = DIAGNOSED
+    sources = {
+        folder / task / "metrics.json": {name: name for name in EVALUATED[task]} for task in work.budget.evaluate
+    }
+    sources[folder / "diagnosis" / "diagnosis.json"] = {name: name for name in DIAGNOSED}
+    if work.unseen is not None:
+        sources[folder / "unseen" / "metrics.json"] = UNSEEN
     for path, names in sources.items():
         if not path.exists():
             return None
         figures = read_json(path)
-        found |= {name: figures[name] for name in names}
+        found |= {name: figures[source] for name, source in names.items()}
     return found | _cost(folder / "run") if ROWS[row].trained else found
 
 

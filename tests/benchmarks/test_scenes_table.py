@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -194,17 +195,22 @@ def test_a_signal_ends_the_cells_and_leaves_no_process_behind(scenes: Path, tmp_
 @pytest.mark.slow
 def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     """Three rows through all stages; the second call computes nothing, and adds no block to the document."""
+    unseen = tmp_path / "unseen"
+    make_scenes(unseen, ScenesConfig(images=1, val_images=20, size=96, num_classes=4, themes=2, seed=5, workers=1))
+    shutil.rmtree(unseen / "train")
     document = tmp_path / "docs" / "results.md"
     document.parent.mkdir()
     document.write_text("# Results\n")
     (document.parent / "images").mkdir()
     words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
     words += ["--budget", "smoke", "--rows", "host", "D3SSL", "DenseCL (lightly)", "--seeds", "1"]
-    words += ["--write", str(document)]
+    words += ["--write", str(document), "--unseen", str(unseen)]
 
     def call(*more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*words, *more], cwd=ROOT, capture_output=True, text=True, check=False)
 
+    assert "train is not that of" in call().stderr
+    shutil.copytree(scenes / "train", unseen / "train")
     first = call("--minutes", "0")
     assert first.returncode == 1 and "run the same command again" in first.stderr
     assert not list(tmp_path.glob("out/cells/*/run"))
@@ -216,6 +222,7 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
         assert 0 <= seeds["0"]["o_knn"] <= 1 and seeds["0"]["context_sensitivity"] > 0
         assert 0 <= seeds["0"]["box_ap"] <= 1 and 0 <= seeds["0"]["linear_miou_shuffled"] <= 1
         assert seeds["0"]["images_per_s"] > 0
+        assert seeds["0"]["o_knn_shuffled_unseen"] != seeds["0"]["o_knn_shuffled"]  # other scenes
     written = document.read_text()
     assert "| host | 1 |" in written and "| context sensitivity | -60% |" in written
     with Image.open(document.parent / "images" / "scenes_table.png") as image:
