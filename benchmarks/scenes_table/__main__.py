@@ -43,7 +43,6 @@ from benchmarks.scenes_table.cells import (
 from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
 from d3ssl.files import read_json, write_json
 
-MAX_SEEDS = 100
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
 
 
@@ -87,10 +86,10 @@ def main() -> None:
     figures = gather(work)
     write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
     missing = [f"{row}, seed {seed}" for row, seed in asked if seed not in figures.get(row, {})]
-    shown = {
-        row: {seed: own for seed, own in figures[row].items() if (row, seed) in asked} for row in rows if row in figures
-    }
-    shown = {row: seeds for row, seeds in shown.items() if seeds}
+    shown: dict[str, dict[int, dict[str, float]]] = {}
+    for row in rows:
+        if found := {seed: own for seed, own in figures.get(row, {}).items() if seed < options.seeds}:
+            shown[row] = found
     commits = sorted({read_commit(work, row, seed) for row, seeds in shown.items() for seed in seeds})
     text = _text(shown, options, commits, missing)
     sys.stdout.write(text + "\n")
@@ -108,8 +107,9 @@ def main() -> None:
 def gather(work: Work) -> dict[str, dict[int, dict[str, float]]]:
     """Row → seed → figures of all complete cells, whichever call made them."""
     figures: dict[str, dict[int, dict[str, float]]] = {}
+    seeds = sorted({int(folder.name.rpartition("-")[2]) for folder in (work.out / "cells").glob("*-*")})
     for row in ROWS:
-        for seed in range(MAX_SEEDS):
+        for seed in seeds:
             if (found := read_cell(work, row, seed)) is not None:
                 figures.setdefault(row, {})[seed] = found
     return figures
@@ -136,8 +136,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--name", default="scenes_table", help="of the results in the document")
     parser.add_argument("--note", default="", help="on the data and the machine, for the document")
     options = parser.parse_args()
-    if not 1 <= options.seeds <= MAX_SEEDS:
-        parser.error(f"--seeds: give 1 to {MAX_SEEDS}")
+    if options.seeds < 1:
+        parser.error("--seeds: give 1 or more")
     for folder in [options.scenes, *([] if options.unseen is None else [options.unseen])]:
         if not (folder / "scenes.json").is_file():
             parser.error(f"{folder} is not a folder of `d3ssl scenes`: no scenes.json in it")

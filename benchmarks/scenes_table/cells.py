@@ -87,13 +87,13 @@ def run_cell(work: Work, row: str, seed: int) -> None:
     )
     reading = ("--region_path", work.budget.region_path, "--roi_size", work.budget.roi_size)
     size, drawn = ("--size", work.budget.size), ("--seed", str(seed))
-    for task, options in work.budget.evaluate.items():
-        words = ["--backbone", backbone, "--data", str(work.scenes), *size, *options]
-        words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
-        _measure(work, folder / task / "metrics.json", "evaluate", task, *words)
+    tasks = [(task, task, work.scenes) for task in work.budget.evaluate]
     if work.unseen is not None:
-        words = ["--backbone", backbone, "--data", str(work.unseen), *size, *reading, *drawn]
-        _measure(work, folder / "unseen" / "metrics.json", "evaluate", "objects", *words)
+        tasks.append(("unseen", "objects", work.unseen))
+    for name, task, data in tasks:
+        words = ["--backbone", backbone, "--data", str(data), *size, *work.budget.evaluate[task]]
+        words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
+        _measure(work, folder / name / "metrics.json", "evaluate", task, *words)
     words = ["--backbone", backbone, "--data", f"{work.scenes}/val", "--layers", "false", *size, *work.budget.diagnose]
     _measure(work, folder / "diagnosis" / "diagnosis.json", "diagnose", *words, *reading, *drawn)
 

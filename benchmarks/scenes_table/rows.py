@@ -51,8 +51,10 @@ TABLE: dict[str, Row] = {
 """Everything but the named part is the same: data, backbone, optimiser, images seen, and, but for lightly's rows, the
 draws of the base views."""
 
+_PAPERS_DC = "host + DC as in the paper"
+
 STUDY: dict[str, Row] = {
-    "host + DC as in the paper": Row(
+    _PAPERS_DC: Row(
         options=(*_modules(True, False), *_PAPERS_RCC),
     ),
     "RCC ratio 0.05": Row(options=("--views.cutout_ratio", "0.05")),
@@ -103,7 +105,6 @@ PAIRS = (
 _HOSTS = {"host", *(host for _, host in PAIRS)}
 _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
 
-_PAPERS_DC = "host + DC as in the paper"
 
 COMPARED = {
     "host": [*(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}), _PAPERS_DC],
