@@ -85,17 +85,10 @@ def run_cell(work: Work, row: str, seed: int) -> None:
     backbone = (
         str(_train(work, row, seed, folder)) if ROWS[row].trained else f"timm:{work.budget.backbone}:random:{seed}"
     )
-    reading = ("--region_path", work.budget.region_path, "--roi_size", work.budget.roi_size)
-    size, drawn = ("--size", work.budget.size), ("--seed", str(seed))
-    tasks = [(task, task, work.scenes) for task in work.budget.evaluate]
-    if work.unseen is not None:
-        tasks.append(("unseen", "objects", work.unseen))
-    for name, task, data in tasks:
-        words = ["--backbone", backbone, "--data", str(data), *size, *work.budget.evaluate[task]]
-        words += [*reading, *drawn] if task == "objects" else drawn if task == "segmentation" else []
-        _measure(work, folder / name / "metrics.json", "evaluate", task, *words)
-    words = ["--backbone", backbone, "--data", f"{work.scenes}/val", "--layers", "false", *size, *work.budget.diagnose]
-    _measure(work, folder / "diagnosis" / "diagnosis.json", "diagnose", *words, *reading, *drawn)
+    for own in _measurements(work, seed):
+        if not own.result(folder).exists():
+            words = (*own.command, "--backbone", backbone, *own.options, "--out", str(folder / own.name))
+            _call(work, folder / f"{own.name}.log", "d3ssl", *words)
 
 
 def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
@@ -103,23 +96,56 @@ def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
     folder, found = _folder(work, row, seed), {}
     if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
         return None
-    sources = {
-        folder / task / "metrics.json": {name: name for name in EVALUATED[task]} for task in work.budget.evaluate
-    }
-    sources[folder / "diagnosis" / "diagnosis.json"] = {name: name for name in DIAGNOSED}
-    if work.unseen is not None:
-        sources[folder / "unseen" / "metrics.json"] = UNSEEN
-    for path, names in sources.items():
-        if not path.exists():
+    for own in _measurements(work, seed):
+        if not own.result(folder).exists():
             return None
-        figures = read_json(path)
-        found |= {name: figures[source] for name, source in names.items()}
+        figures = read_json(own.result(folder))
+        found |= {name: figures[source] for name, source in own.figures.items()}
     return found | _cost(folder / "run") if ROWS[row].trained else found
 
 
 def read_commit(work: Work, row: str, seed: int) -> str:
     """By which commit a cell was begun."""
     return read_json(_folder(work, row, seed) / "cell.json")["commit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measurement:
+    """One command on a cell's backbone."""
+
+    name: str
+    """Of its folder in the cell, and of its log."""
+    command: tuple[str, ...]
+    options: tuple[str, ...]
+    file: str = "metrics.json"
+    figures: dict[str, str]
+    """Measures → their names in the file."""
+
+    def result(self, folder: Path) -> Path:
+        """The file, written last."""
+        return folder / self.name / self.file
+
+
+def _measurements(work: Work, seed: int) -> list[_Measurement]:
+    """All that is measured of a cell, in the order of the commands."""
+    budget = work.budget
+    size, drawn = ("--size", budget.size), ("--seed", str(seed))
+    reading = ("--region_path", budget.region_path, "--roi_size", budget.roi_size)
+    read = {"objects": (*reading, *drawn), "segmentation": drawn, "detection": ()}
+
+    def evaluation(name: str, task: str, data: Path, figures: dict[str, str]) -> _Measurement:
+        options = ("--data", str(data), *size, *budget.evaluate[task], *read[task])
+        return _Measurement(name=name, command=("evaluate", task), options=options, figures=figures)
+
+    found = [evaluation(task, task, work.scenes, {name: name for name in EVALUATED[task]}) for task in budget.evaluate]
+    if work.unseen is not None:
+        found.append(evaluation("unseen", "objects", work.unseen, UNSEEN))
+    options = ("--data", f"{work.scenes}/val", "--layers", "false", *size, *budget.diagnose, *reading, *drawn)
+    figures = {name: name for name in DIAGNOSED}
+    diagnosis = _Measurement(
+        name="diagnosis", command=("diagnose",), options=options, file="diagnosis.json", figures=figures
+    )
+    return [*found, diagnosis]
 
 
 def _folder(work: Work, row: str, seed: int) -> Path:
@@ -181,11 +207,6 @@ def _cost(run: Path) -> dict[str, float]:
     lines = read_log(run)
     seconds = training_seconds(lines, batch)
     return {"images_per_s": lines[-1]["step"] * batch / seconds, "training_s": seconds}
-
-
-def _measure(work: Work, result: Path, *words: str) -> None:
-    if not result.exists():
-        _call(work, result.parent.with_suffix(".log"), "d3ssl", *words, "--out", str(result.parent))
 
 
 def _call(work: Work, log: Path, module: str, *words: str) -> None:
