@@ -31,6 +31,7 @@ from benchmarks.scenes_table.cells import (
     COST,
     DIAGNOSED,
     EVALUATED,
+    STRIDES,
     UNSEEN,
     CellFailed,
     OutOfTime,
@@ -184,7 +185,9 @@ def _text(
         f"Cells begun at commit {', '.join(commits)}. {options.note}".strip(),
         f"```sh\n{command}\n```",
         *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),
-        table.markdown(figures, [*EVALUATED["objects"], *([] if options.unseen is None else UNSEEN), *DIAGNOSED]),
+        table.markdown(
+            figures, [*EVALUATED["objects"], *([] if options.unseen is None else UNSEEN), *DIAGNOSED, *STRIDES]
+        ),
         table.markdown(figures, [*(name for task in other for name in EVALUATED[task]), *COST]),
     ]
     parts += [table.goals(figures, row, host) for row, host in PAIRS if {row, host} <= figures.keys()]

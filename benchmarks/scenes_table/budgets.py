@@ -24,9 +24,19 @@ class Budget:
     evaluate: dict[str, tuple[str, ...]]
     """Tasks, and their options; they may set another size."""
     diagnose: tuple[str, ...]
+    place_step: str
+    """Of places that differ in nothing but the place: a multiple of the stride of the map that regions are read from,
+    px."""
 
 
-_SMALL = {"recipe": "scenes-photo", "backbone": "test_resnet", "region_path": "c3", "roi_size": "6", "size": "64"}
+_SMALL = {
+    "recipe": "scenes-photo",
+    "backbone": "test_resnet",
+    "region_path": "c3",
+    "roi_size": "6",
+    "size": "64",
+    "place_step": "16",
+}
 _MASKS = (
     *("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
     *("--views.shift_scale", "[0.7, 1.2]"),
@@ -83,5 +93,6 @@ BUDGETS: dict[str, Budget] = {
             "detection": ("--steps", "1000", "--architecture", "c4"),
         },
         diagnose=(),
+        place_step="32",
     ),
 }

@@ -29,6 +29,8 @@ EVALUATED = {
 }
 UNSEEN = {"o_knn_unseen": "o_knn", "o_knn_shuffled_unseen": "o_knn_shuffled"}
 """Measures on ``Work.unseen`` → their names in the evaluation."""
+STRIDES = {"position_sensitivity_strides": "position_sensitivity"}
+"""Measure at places that are whole strides apart → its name in the diagnosis."""
 COST = ("images_per_s", "training_s")
 
 
@@ -126,6 +128,10 @@ class _Measurement:
         return folder / self.name / self.file
 
 
+_PLACE_ONLY = ("--gradient_objects", "0", "--neighbour_classes", "0", "--other_sides", "[]", "--contexts", "2")
+"""Options of ``d3ssl diagnose`` with which little more than the place is probed."""
+
+
 def _measurements(work: Work, seed: int) -> list[_Measurement]:
     """All that is measured of a cell, in the order of the commands."""
     budget = work.budget
@@ -141,11 +147,13 @@ def _measurements(work: Work, seed: int) -> list[_Measurement]:
     if work.unseen is not None:
         found.append(evaluation("unseen", "objects", work.unseen, UNSEEN))
     options = ("--data", f"{work.scenes}/val", "--layers", "false", *size, *budget.diagnose, *reading, *drawn)
-    figures = {name: name for name in DIAGNOSED}
-    diagnosis = _Measurement(
-        name="diagnosis", command=("diagnose",), options=options, file="diagnosis.json", figures=figures
-    )
-    return [*found, diagnosis]
+    for name, own, figures in (
+        ("diagnosis", (), {name: name for name in DIAGNOSED}),
+        ("strides", ("--place_step", budget.place_step, *_PLACE_ONLY), STRIDES),
+    ):
+        wanted = {"command": ("diagnose",), "file": "diagnosis.json", "options": (*options, *own), "figures": figures}
+        found.append(_Measurement(name=name, **wanted))
+    return found
 
 
 def _folder(work: Work, row: str, seed: int) -> Path:

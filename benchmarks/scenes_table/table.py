@@ -52,6 +52,7 @@ class Goal:
 GOALS = (
     Goal(measure="context_sensitivity", target=-0.60, relative=True),
     Goal(measure="position_sensitivity", target=-0.85, relative=True),
+    Goal(measure="position_sensitivity_strides", target=-0.85, relative=True),
     Goal(measure="neighbour_leakage", target=-0.50, relative=True),
     Goal(measure="o_knn", target=0.15, relative=False),
     Goal(measure="o_knn_shuffled", target=0.15, relative=False),

@@ -36,7 +36,8 @@ FIGURES = {
         2: {"o_knn": 0.65, "context_sensitivity": 0.30},
     },
 }
-KNN, CONTEXT = table.GOALS[3], table.GOALS[0]
+_BY_MEASURE = {goal.measure: goal for goal in table.GOALS}
+KNN, CONTEXT, MIOU = (_BY_MEASURE[name] for name in ("o_knn", "context_sensitivity", "linear_miou"))
 
 
 def test_the_interval_is_students() -> None:
@@ -85,8 +86,8 @@ def test_changes_beyond_doubt_are_marked() -> None:
         (KNN, 0.16, 0.3, "yes"),
         (KNN, 0.1, 0.3, "not outside the interval"),
         (KNN, -0.1, 0.1, "no"),
-        (table.GOALS[6], 0.001, 0.1, "yes"),
-        (table.GOALS[6], -0.1, -0.01, "no"),
+        (MIOU, 0.001, 0.1, "yes"),
+        (MIOU, -0.1, -0.01, "no"),
         (KNN, math.nan, math.nan, "one seed"),
     ],
 )
@@ -128,15 +129,12 @@ def work(tmp_path: Path) -> cells.Work:
 
 
 def _complete(work: cells.Work, row: str, seed: int) -> Path:
-    """A cell with figures of both tasks of the study, without a training."""
+    """A cell with all its figures, without a training."""
     folder = cells._folder(work, row, seed)
     cells._claim(work, row, folder)
-    for task, name, names in (
-        ("objects", "metrics", cells.EVALUATED["objects"]),
-        ("diagnosis", "diagnosis", cells.DIAGNOSED),
-    ):
-        (folder / task).mkdir()
-        (folder / task / f"{name}.json").write_text(json.dumps(dict.fromkeys(names, 0.5)))
+    for own in cells._measurements(work, seed):
+        own.result(folder).parent.mkdir()
+        own.result(folder).write_text(json.dumps(dict.fromkeys(own.figures.values(), 0.5)))
     return folder
 
 
@@ -222,6 +220,7 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
         assert 0 <= seeds["0"]["o_knn"] <= 1 and seeds["0"]["context_sensitivity"] > 0
         assert 0 <= seeds["0"]["box_ap"] <= 1 and 0 <= seeds["0"]["linear_miou_shuffled"] <= 1
         assert seeds["0"]["images_per_s"] > 0
+        assert 0 < seeds["0"]["position_sensitivity_strides"] != seeds["0"]["position_sensitivity"]
         assert seeds["0"]["o_knn_shuffled_unseen"] != seeds["0"]["o_knn_shuffled"]  # other scenes
     written = document.read_text()
     assert "| host | 1 |" in written and "| context sensitivity | -60% |" in written

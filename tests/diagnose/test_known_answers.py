@@ -189,6 +189,20 @@ def test_a_vit_without_its_position_embedding_does_not_know_the_place(scenes: Im
     assert own_way[0] < 0.5 * own_way[1]
 
 
+def test_strided_convolutions_see_how_an_object_lies_on_their_cells_and_place_step_leaves_that_out(
+    scenes: ImageSet,
+) -> None:
+    """Padded with what is there already, a network of stride 8 is the same everywhere but for the cells' grid."""
+    backbone = with_padding(load_backbone("timm:test_resnet", region_path="c3"), "circular")
+    by_step = {}
+    for step in (None, 5, 8, 16):
+        position = build_probes(scenes, replace(CONFIG, size=64, neighbour_classes=0, place_step=step), 0).position
+        by_step[step] = sensitivity(features(backbone, position))
+    assert by_step[8] == pytest.approx(0, abs=1e-5)
+    assert by_step[16] == pytest.approx(0, abs=1e-5)
+    assert min(by_step[None], by_step[5]) > 0.005
+
+
 def test_order_of_objects_and_batch_size_do_not_matter(probes: ProbeSet) -> None:
     backbone = load_backbone("timm:test_resnet")
     expected = diagnose(backbone, probes, draws=100, layers=False, gradient_objects=12).as_dict()

@@ -73,6 +73,26 @@ def test_places_are_a_grid_with_the_object_inside(probes: ProbeSet) -> None:
     assert np.allclose(centres[:, :, 1], np.repeat(steps, 3), atol=1)
 
 
+@pytest.mark.parametrize(("size", "side", "step"), [(64, 0.4, 16), (64, 0.5, 16), (67, 0.4, 5), (90, 0.3, 7)])
+def test_places_of_a_step_are_whole_multiples_of_it_apart(scenes: ImageSet, size: int, side: float, step: int) -> None:
+    """Of objects of odd sides too; every place is moved inwards by less than a step."""
+    config = replace(CONFIG, size=size, object_side=side, place_step=step, neighbours=0, neighbour_classes=0)
+    boxes = build_probes(scenes, replace(config, other_sides=()), 0).position.boxes
+    assert boxes.min() >= 0 and boxes.max() <= size
+    corners = boxes[..., :2]
+    assert len({(int(height) % 2, int(width) % 2) for width, height in boxes[:, 0, 2:] - corners[:, 0]}) > 1
+    reach = int((1 - side) / 2 * size / step + 1e-6) * step
+    steps = np.array([-reach, 0, reach])
+    assert ((corners - corners[:, 4:5])[..., 0] == np.tile(steps, 3)).all()
+    assert ((corners - corners[:, 4:5])[..., 1] == np.repeat(steps, 3)).all()
+
+
+def test_a_step_that_leaves_too_few_places_is_refused(scenes: ImageSet) -> None:
+    for change in ({"place_step": 20}, {"place_step": 16, "grid": 5}):
+        with pytest.raises(InputError, match=r"too few for --grid"):
+            build_probes(scenes, replace(CONFIG, **change), 0)
+
+
 def test_context_changes_and_the_object_does_not(probes: ProbeSet) -> None:
     """What the object covers is equal in all contexts; all around it changes. Its pixels are those on grey."""
     context, position = probes.context, probes.position

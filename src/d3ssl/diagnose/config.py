@@ -39,6 +39,10 @@ class DiagnoseConfig:
     measured."""
     grid: int = 3
     """Places a side at which an object stands on grey; it is always inside the image as a whole."""
+    place_step: int | None = None
+    """Move the places towards the middle until they are whole multiples of this from it, px. With a multiple of the
+    stride of the map that regions are read from, an object lies on the map's cells alike everywhere, and what is left
+    of position sensitivity is the place itself. None: from border to border."""
     min_side: int = 16
     """Least longer side of an object in its original image, px."""
     layers: bool = True
@@ -90,6 +94,7 @@ class DiagnoseConfig:
             "neighbour_classes": self.neighbour_classes == 0 or self.neighbour_classes >= 2,
             "other_sides": all(0.05 <= side <= largest for side in self.other_sides),
             "grid": self.grid >= 2,
+            "place_step": self.place_step is None or self.place_step >= 1,
             "min_side": self.min_side >= 2,
             "blocks": self.blocks >= 1,
             "gradient_objects": self.gradient_objects >= 0,

@@ -149,6 +149,8 @@ def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: Dia
     """Every object at the same grid of places on grey."""
     shown = [cutout.resized(round(config.object_side * size)) for cutout in cutouts]
     places = list(_grid(config.grid, config.object_side))
+    if config.place_step is not None:
+        places = _step(places, size, config.place_step)
     images = np.empty((len(shown), len(places), size, size, channels), dtype=np.uint8)
     boxes = np.empty((len(shown), len(places), 4), dtype=np.float32)
     for number, cutout in enumerate(shown):
@@ -163,3 +165,19 @@ def _grid(side: int, object_side: float) -> Iterator[tuple[float, float]]:
     """Centres (y, x), shares of the image, from one border that the object touches to the other, row by row."""
     steps = np.linspace(object_side / 2, 1 - object_side / 2, side)
     yield from ((float(y), float(x)) for y in steps for x in steps)
+
+
+def _step(places: list[tuple[float, float]], size: int, step: int) -> list[tuple[float, float]]:
+    """Centres moved towards the middle until they are multiples of ``step`` px from it.
+
+    Raises:
+        InputError: two places become one.
+    """
+    offsets = (np.array(places) - 0.5) * size / step
+    # Where rounding left a bound a little short, it counts as reached. A quarter of a pixel more, the same everywhere,
+    # so that objects of odd sides are pasted at whole pixels that are as far apart.
+    moved = (np.trunc(offsets + np.sign(offsets) * 1e-6) * step + 0.25) / size + 0.5
+    if len(np.unique(moved, axis=0)) < len(places):
+        problem = f"places that are multiples of {step} px from the middle of {size} px are too few for --grid"
+        raise InputError(problem, remedy="give a smaller --place_step, a smaller --grid or a larger --size.")
+    return [(float(y), float(x)) for y, x in moved]
