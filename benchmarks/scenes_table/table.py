@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
@@ -47,16 +47,18 @@ class Goal:
     target: float
     relative: bool
     """(row − host) ÷ host, a negative share: lower is better; else row − host, points of 1: higher is."""
+    near_zero: bool = False
+    """So near 0 in some rows that a share of it says nothing: changes from rows other than the host are in points."""
 
 
 GOALS = (
     Goal(measure="context_sensitivity", target=-0.60, relative=True),
     Goal(measure="position_sensitivity", target=-0.85, relative=True),
-    Goal(measure="position_sensitivity_strides", target=-0.85, relative=True),
+    Goal(measure="position_sensitivity_strides", target=-0.85, relative=True, near_zero=True),
     Goal(measure="neighbour_leakage", target=-0.50, relative=True),
     Goal(measure="o_knn", target=0.15, relative=False),
     Goal(measure="o_knn_shuffled", target=0.15, relative=False),
-    Goal(measure="context_gap", target=-0.50, relative=True),
+    Goal(measure="context_gap", target=-0.50, relative=True, near_zero=True),
     Goal(measure="linear_miou", target=0.0, relative=False),
     Goal(measure="linear_miou_shuffled", target=0.0, relative=False),
     Goal(measure="box_ap", target=0.0, relative=False),
@@ -115,23 +117,24 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
 
 def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
     """What every goal's measure changes from a row to others, one a line; marked where the interval leaves out 0."""
-    names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in GOALS]
+    shown = [replace(goal, relative=goal.relative and (reference == "host" or not goal.near_zero)) for goal in GOALS]
+    names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in shown]
     lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(GOALS) + 2) + "|"]
     for row in rows:
         cells = [f"{row} | {len(figures[row].keys() & figures[reference].keys())}"]
-        for goal in GOALS:
-            change = against_host(figures, row, goal, reference)
-            cells.append("–" if change is None else _marked(goal, change))
+        for goal, own in zip(GOALS, shown, strict=True):
+            change = against_host(figures, row, own, reference)
+            cells.append("–" if change is None else _marked(change, lower_is_better=goal.relative))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _marked(goal: Goal, change: Interval) -> str:
+def _marked(change: Interval, *, lower_is_better: bool) -> str:
     """Bold where the whole interval is better, in italics where it is worse."""
     shown = _hundredths(change)
     if math.isnan(change.low) or change.low <= 0 <= change.high:
         return shown
-    mark = "**" if (change.value < 0) == goal.relative else "*"
+    mark = "**" if (change.value < 0) == lower_is_better else "*"
     return f"{mark}{shown}{mark}"
 
 

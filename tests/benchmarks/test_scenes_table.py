@@ -77,6 +77,20 @@ def test_changes_beyond_doubt_are_marked() -> None:
     assert cells(one)[knn] == "-20.0" and cells(one)[context] == "–"
 
 
+def test_changes_from_a_row_without_a_gap_are_in_points_and_lower_is_better() -> None:
+    figures = {
+        name: {seed: {"context_gap": gap + 0.001 * seed} for seed in range(3)}
+        for name, gap in {"host": 0.2, "good": 0.001, "bad": 0.1}.items()
+    }
+    for rows, reference, head, wanted in (
+        (["good"], "host", "context gap, %", "**-99.0 ± 0.0**"),
+        (["bad"], "good", "context gap, points", "*+9.9 ± 0.0*"),
+        (["good"], "bad", "context gap, points", "**-9.9 ± 0.0**"),
+    ):
+        lines = [line.split(" | ") for line in table.changes(figures, rows, reference).splitlines()]
+        assert lines[2][lines[0].index(head)].startswith(wanted[:6])
+
+
 @pytest.mark.parametrize(
     ("goal", "low", "high", "word"),
     [
