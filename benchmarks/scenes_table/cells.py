@@ -143,16 +143,16 @@ def _measurements(work: Work, seed: int) -> list[_Measurement]:
         options = ("--data", str(data), *size, *budget.evaluate[task], *read[task])
         return _Measurement(name=name, command=("evaluate", task), options=options, figures=figures)
 
+    def diagnosis(name: str, figures: dict[str, str], *more: str) -> _Measurement:
+        data = ("--data", f"{work.scenes}/val", "--layers", "false")
+        options = (*data, *size, *budget.diagnose, *reading, *drawn, *more)
+        return _Measurement(name=name, command=("diagnose",), options=options, file="diagnosis.json", figures=figures)
+
     found = [evaluation(task, task, work.scenes, {name: name for name in EVALUATED[task]}) for task in budget.evaluate]
     if work.unseen is not None:
         found.append(evaluation("unseen", "objects", work.unseen, UNSEEN))
-    options = ("--data", f"{work.scenes}/val", "--layers", "false", *size, *budget.diagnose, *reading, *drawn)
-    for name, own, figures in (
-        ("diagnosis", (), {name: name for name in DIAGNOSED}),
-        ("strides", ("--place_step", budget.place_step, *_PLACE_ONLY), STRIDES),
-    ):
-        wanted = {"command": ("diagnose",), "file": "diagnosis.json", "options": (*options, *own), "figures": figures}
-        found.append(_Measurement(name=name, **wanted))
+    found.append(diagnosis("diagnosis", {name: name for name in DIAGNOSED}))
+    found.append(diagnosis("strides", STRIDES, "--place_step", budget.place_step, *_PLACE_ONLY))
     return found
 
 

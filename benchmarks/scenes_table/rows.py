@@ -54,9 +54,7 @@ draws of the base views."""
 _PAPERS_DC = "host + DC as in the paper"
 
 STUDY: dict[str, Row] = {
-    _PAPERS_DC: Row(
-        options=(*_modules(True, False), *_PAPERS_RCC),
-    ),
+    _PAPERS_DC: Row(options=(*_modules(True, False), *_PAPERS_RCC)),
     "RCC ratio 0.05": Row(options=("--views.cutout_ratio", "0.05")),
     "RCC ratio 0.3": Row(options=("--views.cutout_ratio", "0.3")),
     "RCC in x3 too": Row(options=("--views.x3_cutout", "true")),
@@ -104,7 +102,6 @@ PAIRS = (
 
 _HOSTS = {"host", *(host for _, host in PAIRS)}
 _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
-
 
 COMPARED = {
     "host": [*(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}), _PAPERS_DC],
