@@ -1,11 +1,13 @@
 """What a training step costs, as ratios measured in one run.
 
     python benchmarks/training_step.py [--size 112] [--batch 16] [--backbone resnet18] [--threads 1] [--repeats 7]
+    python benchmarks/training_step.py --device cuda --size 224 --batch 256 --backbone resnet50 [--compile]
 
 Prints: D³SSL ÷ host; view generation ÷ step; and a step ÷ the sum of its bare forward and backward passes (the same
 networks on the same number of images of the same sizes, heads included, with no views, loss, teacher update or
 optimiser); and the small diagnosis of ``runtime.diagnose_every`` ÷ step, with the share of the time that it takes at
-every 100 steps. Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side.
+every 100 steps. Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side. On a
+GPU in bfloat16, with images a second and the greatest memory that a step allocates.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable
 
 import torch
 
-from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors
+from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
 from d3ssl.diagnose import Monitor
 from d3ssl.methods import D3ssl, MethodConfig
 from d3ssl.models.ema import momentum_at
@@ -50,9 +52,20 @@ class Side:
 
     def __init__(self, modules: bool, options: argparse.Namespace, batch: CanvasBatch) -> None:
         config = MethodConfig(decouple=modules, deposition=modules)
-        model = ModelConfig(backbone=options.backbone, roi_size=7, projector_hidden=512, projector_out=128)
-        self.method = D3ssl(config, model).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        model = ModelConfig(
+            backbone=options.backbone,
+            region_path=options.region_path,
+            roi_size=7,
+            projector_hidden=options.projector[0],
+            projector_out=options.projector[1],
+        )
+        self.device = torch.device(options.device)
+        method = D3ssl(config, model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = method.train()
         backbone = self.method.student.backbone
+        if options.compile:
+            for network in (self.method.student, self.method.teacher):
+                network.backbone.compile_stages()  # type: ignore[operator,union-attr]
         switches = {"decouple": modules, "deposition": modules}
         self.views = D3Views(ViewsConfig(size=options.size), backbone.mean, backbone.std, **switches)
         trained = [self.method.student, self.method.predictor]
@@ -62,13 +75,18 @@ class Side:
     def make_views(self) -> ViewSet:
         self.number += 1
         with torch.no_grad():
-            views = self.views(self.batch, torch_generator(0, "views", self.number))
-            return map_tensors(views, _channels_last)
+            drawn = self.views.sample(self.batch, torch_generator(0, "views", self.number))
+            return map_tensors(self.views.apply(to_device(self.batch, self.device), drawn), _channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def step(self) -> None:
         views = self.make_views()
         self.optimizer.zero_grad(set_to_none=True)
-        self.method(views).loss.backward()
+        with self._autocast():
+            loss = self.method(views).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.method.student.parameters(), float("inf"))
         self.optimizer.step()
         self.method.update_teacher(momentum_at(1, 100))
@@ -77,17 +95,27 @@ class Side:
         """Forward and backward through the same networks, nothing else."""
         self.optimizer.zero_grad(set_to_none=True)
         seen = [v for v in (views.student_x1, views.student_x2_small, views.student_x3) if v is not None]
-        rows = [self.method.predictor(self.method.student(v.images, v.boxes, views.valid)) for v in seen]
-        with torch.no_grad():
-            for v in (views.teacher_x1, views.teacher_x2):
-                self.method.teacher(v.images, v.boxes, views.valid)
+        with self._autocast():
+            rows = [self.method.predictor(self.method.student(v.images, v.boxes, views.valid)) for v in seen]
+            with torch.no_grad():
+                for v in (views.teacher_x1, views.teacher_x2):
+                    self.method.teacher(v.images, v.boxes, views.valid)
         torch.cat(rows).sum().backward()
 
 
 def timed(call: Callable[[], object]) -> float:
     begin = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
+
+
+def peak_memory(call: Callable[[], object]) -> float:
+    """GiB that a call allocates at most on the GPU, with what is there already."""
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    return torch.cuda.max_memory_allocated() / 2**30
 
 
 def main() -> None:
@@ -95,6 +123,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--region_path", default="c4", choices=("c3", "c4", "map", "fpn"))
+    parser.add_argument("--projector", type=int, nargs=2, default=(512, 128), metavar=("HIDDEN", "OUT"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
@@ -121,8 +153,11 @@ def main() -> None:
         return f"{statistics.median(values):.3f}  [{min(values):.3f}, {max(values):.3f}]"
 
     share = statistics.median(times["diagnosis"]) / statistics.median(times["ours"]) / 100
+    where = f"{options.threads} thread(s)"
+    if options.device == "cuda":
+        where = f"{torch.cuda.get_device_name()}, bfloat16{', compiled' if options.compile else ''}"
     lines = [
-        f"{options.backbone}, {options.size} px, batch {options.batch}, {options.threads} thread(s), "
+        f"{options.backbone} ({options.region_path}), {options.size} px, batch {options.batch}, {where}, "
         f"torch {torch.__version__}, {options.repeats} repeats: median [min, max]",
         *(f"{name:<11} {statistics.median(values) * 1000:8.1f} ms" for name, values in times.items()),
         f"D3SSL step / host step                  {ratio('ours', 'host')}",
@@ -133,6 +168,11 @@ def main() -> None:
         f"diagnosis / step, D3SSL                 {ratio('diagnosis', 'ours')}",
         f"diagnosis every 100 steps, share of time {share / (1 + share):.2%}   goal <= 3 %",
     ]
+    for name, side in (("host", host), ("ours", ours)) if options.device == "cuda" else ():
+        rate = options.batch / statistics.median(times[name])
+        lines.append(
+            f"{name:<6} {rate:8.0f} images/s, at most {peak_memory(side.step):.1f} GiB with both networks' sets"
+        )
     sys.stdout.write("\n".join(lines) + "\n")
 
 

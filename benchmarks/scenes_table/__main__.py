@@ -1,7 +1,7 @@
 """The paper's table in small: every row trained and measured over seeds, with the same data, images seen and options.
 
     python -m benchmarks.scenes_table SCENES --out DIR [--budget cpu] [--rows table|study|NAME ...] [--seeds 3]
-        [--unseen SCENES] [--processes 2] [--minutes M] [--write docs/results.md]
+        [--unseen SCENES] [--processes 2] [--workers 0] [--minutes M] [--write docs/results.md]
 
 SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR with its config and logs; run the command
 again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
@@ -23,8 +23,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.scenes_table import table
 from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.cells import (
@@ -38,7 +36,7 @@ from benchmarks.scenes_table.cells import (
     Work,
     compute_regions,
     read_cell,
-    read_commit,
+    read_origin,
     run_cell,
 )
 from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
@@ -58,6 +56,7 @@ def main() -> None:
         out=options.out,
         budget=budget,
         threads=options.threads,
+        workers=options.workers,
         unseen=options.unseen,
         end=end,
     )
@@ -91,8 +90,10 @@ def main() -> None:
     for row in rows:
         if found := {seed: own for seed, own in figures.get(row, {}).items() if seed < options.seeds}:
             shown[row] = found
-    commits = sorted({read_commit(work, row, seed) for row, seeds in shown.items() for seed in seeds})
-    text = _text(shown, options, commits, missing)
+    origins = [read_origin(work, row, seed) for row, seeds in shown.items() for seed in seeds]
+    commits, machines = sorted({commit for commit, _ in origins}), sorted({machine for _, machine in origins})
+    origin = f"{'; '.join(machines)}. Cells begun at commit {', '.join(commits)}."
+    text = _text(shown, options, origin, missing)
     sys.stdout.write(text + "\n")
     if options.write is not None and shown:
         table.plot(shown, options.write.parent / "images" / f"{options.name}.png", DRAWN)
@@ -132,6 +133,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--processes", type=int, default=2, help="cells at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each")
+    parser.add_argument("--workers", type=int, default=0, help="that load images for each training, for a GPU")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, and go on with the next call")
     parser.add_argument("--write", type=Path, help="document to put the results into")
     parser.add_argument("--name", default="scenes_table", help="of the results in the document")
@@ -171,18 +173,17 @@ def _described(scenes: Path) -> Any:
 
 
 def _text(
-    figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace, commits: list[str], missing: list[str]
+    figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace, origin: str, missing: list[str]
 ) -> str:
     words = [word for word in sys.argv[1:] if not word.startswith("--minutes=")]  # says nothing of the results
     if "--minutes" in words:
         del words[words.index("--minutes") : words.index("--minutes") + 2]
     command = "python -m benchmarks.scenes_table " + shlex.join(words)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
-        f"Budget `{options.budget}`, {device}, torch {torch.__version__}. Mean over seeds ± half of the 95 % interval "
+        f"Budget `{options.budget}`, {origin} Mean over seeds ± half of the 95 % interval "
         f"(Student's t; the scenes are the same for all seeds, and what other scenes would change is not in it). "
-        f"Cells begun at commit {', '.join(commits)}. {options.note}".strip(),
+        f"{options.note}".strip(),
         f"```sh\n{command}\n```",
         *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),
         table.markdown(

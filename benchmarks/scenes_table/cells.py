@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks.scenes_table.budgets import Budget
@@ -51,6 +53,8 @@ class Work:
     budget: Budget
     threads: int
     """Of each cell's processes."""
+    workers: int = 0
+    """That load the images of a training; 0: itself. Changes no result."""
     unseen: Path | None = None
     """Scenes with the same training split, and validation splits on photographs that it does not show."""
     end: float
@@ -106,9 +110,10 @@ def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
     return found | _cost(folder / "run") if ROWS[row].trained else found
 
 
-def read_commit(work: Work, row: str, seed: int) -> str:
-    """By which commit a cell was begun."""
-    return read_json(_folder(work, row, seed) / "cell.json")["commit"]
+def read_origin(work: Work, row: str, seed: int) -> tuple[str, str]:
+    """By which commit a cell was begun, and on what machine."""
+    known = read_json(_folder(work, row, seed) / "cell.json")
+    return known["commit"], known["machine"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,13 +170,14 @@ def _claim(work: Work, row: str, folder: Path) -> None:
     known = folder / "cell.json"
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(known, _identity(work, row) | {"commit": _commit()})
+        write_json(known, _identity(work, row) | {"commit": _commit(), "machine": _machine()})
     elif not _is_of(work, row, folder):
         raise CellFailed(f"{folder} was made by another recipe or another row: delete it, or choose another --out")
 
 
 def _is_of(work: Work, row: str, folder: Path) -> bool:
-    return read_json(folder / "cell.json") | {"commit": None} == _identity(work, row) | {"commit": None}
+    known = read_json(folder / "cell.json")
+    return {key: value for key, value in known.items() if key not in ("commit", "machine")} == _identity(work, row)
 
 
 def _identity(work: Work, row: str) -> dict[str, Any]:
@@ -187,9 +193,17 @@ def _identity(work: Work, row: str) -> dict[str, Any]:
 
 def _commit() -> str:
     """Of the code that runs, with a mark if it was changed since."""
+    unknown = "unknown (not in a clone)"
+    if shutil.which("git") is None:
+        return unknown
     words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     found = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown (not in a clone)"
+    return found.stdout.strip() or unknown
+
+
+def _machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{device}, torch {torch.__version__}"
 
 
 def _steps(work: Work, row: str) -> int:
@@ -202,7 +216,7 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
         return run
     words = ["--recipe", work.budget.recipe, "--data", f"{work.scenes}/train", "--out", str(run)]
     words += ["--regions", str(compute_regions(work, ROWS[row].regions)), "--train.seed", str(seed)]
-    words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", "0"]
+    words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", str(work.workers)]
     words += [*work.budget.options, *ROWS[row].options]
     resume = ["--resume"] if run.is_dir() else []
     _call(work, folder / "train.log", *ROWS[row].trainer, *words, *resume)
