@@ -35,6 +35,7 @@ from benchmarks.scenes_table.cells import (
     OutOfTime,
     Work,
     compute_regions,
+    is_complete,
     read_cell,
     read_origin,
     run_cell,
@@ -85,7 +86,8 @@ def main() -> None:
         list(pool.map(lambda own: cell(*own), asked))
     figures = gather(work)
     write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
-    missing = [f"{row}, seed {seed}" for row, seed in asked if seed not in figures.get(row, {})]
+    known = ((row, seed, figures.get(row, {}).get(seed, {})) for row, seed in asked)
+    missing = [f"{row}, seed {seed}" for row, seed, own in known if not is_complete(work, row, own)]
     shown: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
         if found := {seed: own for seed, own in figures.get(row, {}).items() if seed < options.seeds}:
@@ -107,12 +109,12 @@ def main() -> None:
 
 
 def gather(work: Work) -> dict[str, dict[int, dict[str, float]]]:
-    """Row → seed → figures of all complete cells, whichever call made them."""
+    """Row → seed → the figures that there are, whichever call made them."""
     figures: dict[str, dict[int, dict[str, float]]] = {}
     seeds = sorted({int(folder.name.rpartition("-")[2]) for folder in (work.out / "cells").glob("*-*")})
     for row in ROWS:
         for seed in seeds:
-            if (found := read_cell(work, row, seed)) is not None:
+            if found := read_cell(work, row, seed):
                 figures.setdefault(row, {})[seed] = found
     return figures
 
@@ -182,7 +184,8 @@ def _text(
     other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
         f"Budget `{options.budget}`, {origin} Mean over seeds ± half of the 95 % interval "
-        f"(Student's t; the scenes are the same for all seeds, and what other scenes would change is not in it). "
+        f"(Student's t; the scenes are the same for all seeds, and what other scenes would change is not in it); "
+        f"in brackets: of how many seeds, where one was not measured. "
         f"{options.note}".strip(),
         f"```sh\n{command}\n```",
         *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),

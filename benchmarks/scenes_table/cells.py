@@ -97,17 +97,22 @@ def run_cell(work: Work, row: str, seed: int) -> None:
             _call(work, folder / f"{own.name}.log", "d3ssl", *words)
 
 
-def read_cell(work: Work, row: str, seed: int) -> dict[str, float] | None:
-    """All figures of a cell; None where one is missing yet, or where the cell was trained otherwise."""
+def read_cell(work: Work, row: str, seed: int) -> dict[str, float]:
+    """The figures of a cell that are there; none of a cell that was trained otherwise."""
     folder, found = _folder(work, row, seed), {}
     if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
-        return None
+        return {}
     for own in _measurements(work, seed):
-        if not own.result(folder).exists():
-            return None
-        figures = read_json(own.result(folder))
-        found |= {name: figures[source] for name, source in own.figures.items()}
-    return found | _cost(folder / "run") if ROWS[row].trained else found
+        if own.result(folder).exists():
+            figures = read_json(own.result(folder))
+            found |= {name: figures[source] for name, source in own.figures.items()}
+    return found | _cost(folder / "run") if found and ROWS[row].trained else found
+
+
+def is_complete(work: Work, row: str, figures: dict[str, float]) -> bool:
+    """Whether these are all figures that the cells of a row have."""
+    wanted = {name for own in _measurements(work, 0) for name in own.figures}
+    return wanted <= figures.keys() and (not ROWS[row].trained or figures.keys() >= set(COST))
 
 
 def read_origin(work: Work, row: str, seed: int) -> tuple[str, str]:

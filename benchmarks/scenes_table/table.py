@@ -66,15 +66,15 @@ GOALS = (
 )
 
 
-def against_host(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> Interval | None:
-    """The change from the host (or another row) to a row, over the seeds that both have; None where there is none, or
-    the host's is 0."""
-    changes = []
+def seed_changes(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> list[float]:
+    """The changes from the host (or another row) to a row, of the seeds in which both were measured, and the host's is
+    not 0 where the change is a share of it."""
+    found = []
     for seed in figures[row].keys() & figures.get(host_row, {}).keys():
         own, host = figures[row][seed].get(goal.measure), figures[host_row][seed].get(goal.measure)
         if own is not None and host is not None and (host or not goal.relative):
-            changes.append((own - host) / abs(host) if goal.relative else own - host)
-    return interval(changes) if changes else None
+            found.append((own - host) / abs(host) if goal.relative else own - host)
+    return found
 
 
 def reached(goal: Goal, change: Interval) -> str:
@@ -95,7 +95,7 @@ def markdown(figures: Figures, measures: Sequence[str]) -> str:
         cells = [f"{row} | {len(seeds)}"]
         for name in measures:
             values = _values(seeds, name)
-            cells.append(str(interval(values)) if values else "–")
+            cells.append(f"{interval(values)}{_fewer(len(values), len(seeds))}" if values else "–")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -104,12 +104,13 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
     """The goals of a row, one a line."""
     lines = [f"| {row} against {host_row}, seed by seed | goal | change | reached |", "|---|---|---|---|"]
     for goal in GOALS:
-        change = against_host(figures, row, goal, host_row)
-        if change is None:
+        found = seed_changes(figures, row, goal, host_row)
+        if not found:
             lines.append(f"| {goal.measure.replace('_', ' ')} | {goal.target:+.0%} | – | not measured |")
             continue
-        unit = "%" if goal.relative else " points"
-        shown = f"{_hundredths(change)}{unit}"
+        change, unit = interval(found), "%" if goal.relative else " points"
+        shared = len(figures[row].keys() & figures[host_row].keys())
+        shown = f"{_hundredths(change)}{unit}{_fewer(len(found), shared)}"
         target = "better" if goal.target == 0 else f"{100 * goal.target:+.0f}{unit}"
         lines.append(f"| {goal.measure.replace('_', ' ')} | {target} | {shown} | {reached(goal, change)} |")
     return "\n".join(lines)
@@ -121,10 +122,12 @@ def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
     names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in shown]
     lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(GOALS) + 2) + "|"]
     for row in rows:
-        cells = [f"{row} | {len(figures[row].keys() & figures[reference].keys())}"]
+        shared = len(figures[row].keys() & figures[reference].keys())
+        cells = [f"{row} | {shared}"]
         for goal, own in zip(GOALS, shown, strict=True):
-            change = against_host(figures, row, own, reference)
-            cells.append("–" if change is None else _marked(change, lower_is_better=goal.relative))
+            found = seed_changes(figures, row, own, reference)
+            marked = _marked(interval(found), lower_is_better=goal.relative) if found else "–"
+            cells.append(f"{marked}{_fewer(len(found), shared)}" if found else marked)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -141,6 +144,11 @@ def _marked(change: Interval, *, lower_is_better: bool) -> str:
 def _hundredths(change: Interval) -> str:
     half = "" if math.isnan(change.low) else f" ± {100 * (change.value - change.low):.1f}"
     return f"{100 * change.value:+.1f}{half}"
+
+
+def _fewer(count: int, seeds: int) -> str:
+    """How many seeds a figure is of, where not of all."""
+    return f" ({count})" if count < seeds else ""
 
 
 def _values(seeds: Mapping[int, Mapping[str, float | None]], measure: str) -> list[float]:

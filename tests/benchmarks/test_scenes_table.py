@@ -49,14 +49,14 @@ def test_the_interval_is_students() -> None:
 
 
 def test_changes_are_seed_by_seed() -> None:
-    relative = table.against_host(FIGURES, "D3SSL", CONTEXT)
-    assert relative is not None and relative.value == pytest.approx(-0.7)
+    relative = table.interval(table.seed_changes(FIGURES, "D3SSL", CONTEXT))
+    assert relative.value == pytest.approx(-0.7)
     assert relative.high - relative.low == pytest.approx(0, abs=1e-9)
-    points = table.against_host(FIGURES, "D3SSL", KNN)
-    assert points is not None and points.value == pytest.approx(0.2)  # of 0.20, 0.19, 0.21
-    assert table.against_host(FIGURES, "random", CONTEXT) is None
-    one = table.against_host(FIGURES, "random", KNN)
-    assert one is not None and one.value == pytest.approx(-0.2)
+    points = table.interval(table.seed_changes(FIGURES, "D3SSL", KNN))
+    assert points.value == pytest.approx(0.2)  # of 0.20, 0.19, 0.21
+    assert not table.seed_changes(FIGURES, "random", CONTEXT)
+    one = table.interval(table.seed_changes(FIGURES, "random", KNN))
+    assert one.value == pytest.approx(-0.2)
 
 
 def test_changes_beyond_doubt_are_marked() -> None:
@@ -89,6 +89,16 @@ def test_changes_from_a_row_without_a_gap_are_in_points_and_lower_is_better() ->
     ):
         lines = [line.split(" | ") for line in table.changes(figures, rows, reference).splitlines()]
         assert lines[2][lines[0].index(head)] == wanted
+
+
+def test_a_figure_of_fewer_seeds_than_its_row_says_so() -> None:
+    figures = FIGURES | {"D3SSL": FIGURES["D3SSL"] | {2: {"context_sensitivity": 0.30}}}
+    assert "| D3SSL | 3 | 0.605 ± 0.064 (2) | 0.270 ± 0.075 |" in table.markdown(
+        figures, ["o_knn", "context_sensitivity"]
+    )
+    assert "| o knn | +15 points | +19.5 ± 6.4 points (2) | not outside the interval |" in table.goals(figures, "D3SSL")
+    changed = table.changes(figures, ["D3SSL"], "host").splitlines()[-1]
+    assert "| D3SSL | 3 | **-70.0 ± 0.0** |" in changed and "**+19.5 ± 6.4** (2)" in changed
 
 
 @pytest.mark.parametrize(
@@ -152,12 +162,16 @@ def _complete(work: cells.Work, row: str, seed: int) -> Path:
     return folder
 
 
-def test_all_complete_cells_are_gathered_whichever_call_made_them(work: cells.Work) -> None:
+def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> None:
     for seed in (0, 2):
         folder = _complete(work, "random", seed)
-    assert gather(work).keys() == {"random"} and gather(work)["random"].keys() == {0, 2}
+    found = gather(work)
+    assert found.keys() == {"random"} and found["random"].keys() == {0, 2}
+    assert cells.is_complete(work, "random", found["random"][2])
     (folder / "objects" / "metrics.json").unlink()
-    assert gather(work)["random"].keys() == {0}
+    found = gather(work)["random"]
+    assert "o_knn" in found[0] and "o_knn" not in found[2] and found[2]["context_sensitivity"] == 0.5
+    assert cells.is_complete(work, "random", found[0]) and not cells.is_complete(work, "random", found[2])
 
 
 def test_a_cell_of_another_recipe_is_refused(work: cells.Work, monkeypatch: pytest.MonkeyPatch) -> None:
