@@ -46,23 +46,32 @@ class Goal:
     measure: str
     target: float
     relative: bool
-    """(row − host) ÷ host, a negative share: lower is better; else row − host, points of 1: higher is."""
+    """The change is (row − host) ÷ host; else row − host, points of 1."""
+    lower_is_better: bool
     near_zero: bool = False
     """So near 0 in some rows that a share of it says nothing: changes from rows other than the host are in points."""
 
 
+def _less(measure: str, target: float, *, near_zero: bool = False) -> Goal:
+    return Goal(measure=measure, target=target, relative=True, lower_is_better=True, near_zero=near_zero)
+
+
+def _more(measure: str, target: float = 0.0) -> Goal:
+    return Goal(measure=measure, target=target, relative=False, lower_is_better=False)
+
+
 GOALS = (
-    Goal(measure="context_sensitivity", target=-0.60, relative=True),
-    Goal(measure="position_sensitivity", target=-0.85, relative=True),
-    Goal(measure="position_sensitivity_strides", target=-0.85, relative=True, near_zero=True),
-    Goal(measure="neighbour_leakage", target=-0.50, relative=True),
-    Goal(measure="o_knn", target=0.15, relative=False),
-    Goal(measure="o_knn_shuffled", target=0.15, relative=False),
-    Goal(measure="context_gap", target=-0.50, relative=True, near_zero=True),
-    Goal(measure="linear_miou", target=0.0, relative=False),
-    Goal(measure="linear_miou_shuffled", target=0.0, relative=False),
-    Goal(measure="box_ap", target=0.0, relative=False),
-    Goal(measure="box_ap_shuffled", target=0.0, relative=False),
+    _less("context_sensitivity", -0.60),
+    _less("position_sensitivity", -0.85),
+    _less("position_sensitivity_strides", -0.85, near_zero=True),
+    _less("neighbour_leakage", -0.50),
+    _more("o_knn", 0.15),
+    _more("o_knn_shuffled", 0.15),
+    _less("context_gap", -0.50, near_zero=True),
+    _more("linear_miou"),
+    _more("linear_miou_shuffled"),
+    _more("box_ap"),
+    _more("box_ap_shuffled"),
 )
 
 
@@ -79,7 +88,7 @@ def seed_changes(figures: Figures, row: str, goal: Goal, host_row: str = "host")
 
 def reached(goal: Goal, change: Interval) -> str:
     """In words, by the interval: yes, no, or open."""
-    sign = 1 if goal.target > 0 or not goal.relative else -1
+    sign = -1 if goal.lower_is_better else 1
     low, high = sorted((sign * change.low, sign * change.high))
     if math.isnan(change.low):
         return "one seed"
@@ -124,9 +133,9 @@ def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
     for row in rows:
         shared = len(figures[row].keys() & figures[reference].keys())
         cells = [f"{row} | {shared}"]
-        for goal, own in zip(GOALS, shown, strict=True):
-            found = seed_changes(figures, row, own, reference)
-            marked = _marked(interval(found), lower_is_better=goal.relative) if found else "–"
+        for goal in shown:
+            found = seed_changes(figures, row, goal, reference)
+            marked = _marked(interval(found), lower_is_better=goal.lower_is_better) if found else "–"
             cells.append(f"{marked}{_fewer(len(found), shared)}" if found else marked)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
