@@ -48,7 +48,8 @@ DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity
 
 def main() -> None:
     options = _parse()
-    rows = [name for word in options.rows for name in {"table": TABLE, "study": STUDY}.get(word, [word])]
+    words = [name for word in options.rows for name in {"table": TABLE, "study": STUDY}.get(word, [word])]
+    rows = list(dict.fromkeys(words))  # each once: two threads must not train the same cell
     budget = BUDGETS[options.budget]
     _claim(options)
     end = time.monotonic() + 60 * options.minutes
@@ -111,7 +112,8 @@ def main() -> None:
 def gather(work: Work) -> dict[str, dict[int, dict[str, float]]]:
     """Row → seed → the figures that there are, whichever call made them."""
     figures: dict[str, dict[int, dict[str, float]]] = {}
-    seeds = sorted({int(folder.name.rpartition("-")[2]) for folder in (work.out / "cells").glob("*-*")})
+    endings = {folder.name.rpartition("-")[2] for folder in (work.out / "cells").glob("*-*")}
+    seeds = sorted(int(ending) for ending in endings if ending.isdecimal())
     for row in ROWS:
         for seed in seeds:
             if found := read_cell(work, row, seed):

@@ -118,7 +118,7 @@ def is_complete(work: Work, row: str, figures: dict[str, float]) -> bool:
 def read_origin(work: Work, row: str, seed: int) -> tuple[str, str]:
     """By which commit a cell was begun, and on what machine."""
     known = read_json(_folder(work, row, seed) / "cell.json")
-    return known["commit"], known["machine"]
+    return known["commit"], known.get("machine", "machine not recorded")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -91,6 +91,14 @@ def test_changes_from_a_row_without_a_gap_are_in_points_and_lower_is_better() ->
         assert lines[2][lines[0].index(head)] == wanted
 
 
+def test_goals_not_measured_are_named_with_their_units_and_measures_without_a_goal_are_not() -> None:
+    lines = table.goals(FIGURES, "D3SSL").splitlines()
+    assert "| o knn shuffled | +15 points | – | not measured |" in lines
+    assert "| neighbour leakage | -50% | – | not measured |" in lines
+    assert "| box ap | better | – | not measured |" in lines
+    assert len(lines) == 2 + 10 and not any("strides" in line for line in lines)
+
+
 def test_a_figure_of_fewer_seeds_than_its_row_says_so() -> None:
     figures = FIGURES | {"D3SSL": FIGURES["D3SSL"] | {2: {"context_sensitivity": 0.30}}}
     assert "| D3SSL | 3 | 0.605 ± 0.064 (2) | 0.270 ± 0.075 |" in table.markdown(
@@ -172,6 +180,8 @@ def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> 
     found = gather(work)["random"]
     assert "o_knn" in found[0] and "o_knn" not in found[2] and found[2]["context_sensitivity"] == 0.5
     assert cells.is_complete(work, "random", found[0]) and not cells.is_complete(work, "random", found[2])
+    folder.rename(folder.with_name("random-old"))  # what people put aside
+    assert gather(work)["random"].keys() == {0}
 
 
 def test_a_cell_of_another_recipe_is_refused(work: cells.Work, monkeypatch: pytest.MonkeyPatch) -> None:
