@@ -87,7 +87,10 @@ def test_places_of_a_step_are_whole_multiples_of_it_apart(scenes: ImageSet, size
     assert ((corners - corners[:, 4:5])[..., 1] == np.repeat(steps, 3)).all()
 
 
-def test_a_step_that_leaves_too_few_places_is_refused(scenes: ImageSet) -> None:
+def test_a_step_that_leaves_too_few_places_is_refused_before_objects_are_cut_out(
+    scenes: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("d3ssl.diagnose.probes.cut_out", lambda *_: pytest.fail("an object was cut out"))
     for change in ({"place_step": 20}, {"place_step": 16, "grid": 5}):
         with pytest.raises(InputError, match=r"too few for --grid"):
             build_probes(scenes, replace(CONFIG, **change), 0)

@@ -47,12 +47,14 @@ def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channel
         channels: of the probe images.
 
     Raises:
-        InputError: no masks, too few objects or classes, or more unusable images than ``config.max_bad_share`` of those
-            tried.
+        InputError: no masks, too few objects or classes, too few places that ``config.place_step`` leaves, or more
+            unusable images than ``config.max_bad_share`` of those tried.
     """
     config.check()
     if config.size is None:
         raise InputError("the size of probe images is not given", remedy="set DiagnoseConfig.size.")
+    sized = [config, *(replace(config, object_side=side) for side in config.other_sides)]
+    places = [_places(own, config.size) for own in sized]  # refused before objects are cut out
     candidates = find_candidates(images, config.min_side)
     generator = numpy_generator(config.seed, "probes", seed)
     reader = ProbeReader(images, channels, config.max_bad_share)
@@ -66,9 +68,9 @@ def build_probes(images: ImageSet, config: DiagnoseConfig, seed: int, *, channel
     probes = [
         (
             _context_probe(cutouts, labels, sources, backgrounds, config.size, channels, own, deepcopy(generator)),
-            _position_probe(cutouts, config.size, channels, own),
+            _position_probe(cutouts, config.size, channels, own, at),
         )
-        for own in (config, *(replace(config, object_side=side) for side in config.other_sides))
+        for own, at in zip(sized, places, strict=True)
     ]
     sizes = zip(config.other_sides, probes[1:], strict=True)
     found = ProbeSet(
@@ -145,12 +147,11 @@ def _context_probe(
     return Probe(images=images, boxes=boxes, alpha=stack_alpha(shown))
 
 
-def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: DiagnoseConfig) -> Probe:
-    """Every object at the same grid of places on grey."""
+def _position_probe(
+    cutouts: list[Cutout], size: int, channels: int, config: DiagnoseConfig, places: list[tuple[float, float]]
+) -> Probe:
+    """Every object at the same places on grey."""
     shown = [cutout.resized(round(config.object_side * size)) for cutout in cutouts]
-    places = list(_grid(config.grid, config.object_side))
-    if config.place_step is not None:
-        places = _step(places, size, config.place_step)
     images = np.empty((len(shown), len(places), size, size, channels), dtype=np.uint8)
     boxes = np.empty((len(shown), len(places), 4), dtype=np.float32)
     for number, cutout in enumerate(shown):
@@ -159,6 +160,16 @@ def _position_probe(cutouts: list[Cutout], size: int, channels: int, config: Dia
             boxes[number, condition] = paste(canvas, cutout, place)
             images[number, condition] = np.rint(canvas)
     return Probe(images=images, boxes=boxes, alpha=stack_alpha(shown))
+
+
+def _places(config: DiagnoseConfig, size: int) -> list[tuple[float, float]]:
+    """Centres (y, x), shares of the image.
+
+    Raises:
+        InputError: see ``_step``.
+    """
+    places = list(_grid(config.grid, config.object_side))
+    return places if config.place_step is None else _step(places, size, config.place_step)
 
 
 def _grid(side: int, object_side: float) -> Iterator[tuple[float, float]]:
