@@ -88,7 +88,7 @@ def main() -> None:
     figures = gather(work)
     write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
     known = ((row, seed, figures.get(row, {}).get(seed, {})) for row, seed in asked)
-    missing = [f"{row}, seed {seed}" for row, seed, own in known if not is_complete(work, row, own)]
+    missing = [f"{row}, seed {seed}" for row, seed, own in known if not is_complete(work, own)]
     shown: dict[str, dict[int, dict[str, float]]] = {}
     for row in rows:
         if found := {seed: own for seed, own in figures.get(row, {}).items() if seed < options.seeds}:

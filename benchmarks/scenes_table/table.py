@@ -114,6 +114,7 @@ def markdown(figures: Figures, measures: Sequence[str]) -> str:
 def goals(figures: Figures, row: str, host_row: str = "host") -> str:
     """The goals of a row, one a line."""
     lines = [f"| {row} against {host_row}, seed by seed | goal | change | reached |", "|---|---|---|---|"]
+    shared = len(figures[row].keys() & figures[host_row].keys())
     for goal in (goal for goal in GOALS if goal.target is not None):
         name, unit = goal.measure.replace("_", " "), "%" if goal.relative else " points"
         target = f"{100 * goal.target:+.0f}{unit}" if goal.target else "better"
@@ -122,7 +123,6 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
             lines.append(f"| {name} | {target} | – | not measured |")
             continue
         change = interval(found)
-        shared = len(figures[row].keys() & figures[host_row].keys())
         shown = f"{_hundredths(change)}{unit}{_fewer(len(found), shared)}"
         lines.append(f"| {name} | {target} | {shown} | {reached(goal, change)} |")
     return "\n".join(lines)

@@ -175,11 +175,11 @@ def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> 
         folder = _complete(work, "random", seed)
     found = gather(work)
     assert found.keys() == {"random"} and found["random"].keys() == {0, 2}
-    assert cells.is_complete(work, "random", found["random"][2])
+    assert cells.is_complete(work, found["random"][2])
     (folder / "objects" / "metrics.json").unlink()
     found = gather(work)["random"]
     assert "o_knn" in found[0] and "o_knn" not in found[2] and found[2]["context_sensitivity"] == 0.5
-    assert cells.is_complete(work, "random", found[0]) and not cells.is_complete(work, "random", found[2])
+    assert cells.is_complete(work, found[0]) and not cells.is_complete(work, found[2])
     folder.rename(folder.with_name("random-old"))  # what people put aside
     assert gather(work)["random"].keys() == {0}
 
