@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from benchmarks.scenes_table.budgets import Budget
-from benchmarks.scenes_table.rows import REGIONS, ROWS
+from benchmarks.scenes_table.rows import BLURRED, REGIONS, ROWS
 from d3ssl.cli.options import read_recipe
 from d3ssl.files import read_json, write_json
 from d3ssl.train import read_log, training_seconds
@@ -89,12 +89,12 @@ def run_cell(work: Work, row: str, seed: int) -> None:
     folder = _folder(work, row, seed)
     _claim(work, row, folder)
     backbone = (
-        str(_train(work, row, seed, folder)) if ROWS[row].trained else f"timm:{work.budget.backbone}:random:{seed}"
+        str(_train(work, row, seed, folder)) if ROWS[row].trained else f"timm:{_network(work, row)}:random:{seed}"
     )
     for own in _measurements(work, seed):
         if not own.result(folder).exists():
             words = (*own.command, "--backbone", backbone, *own.options, "--out", str(folder / own.name))
-            _call(work, folder / f"{own.name}.log", "d3ssl", *words)
+            _call(work, folder / f"{own.name}.log", _commands(row), *words)
 
 
 def read_cell(work: Work, row: str, seed: int) -> dict[str, float]:
@@ -188,11 +188,27 @@ def _identity(work: Work, row: str) -> dict[str, Any]:
     """What a row's training depends on, beside the scenes and the seed."""
     own, budget = ROWS[row], work.budget
     if not own.trained:
-        return {"row": row, "backbone": budget.backbone}
+        return {"row": row, "backbone": _network(work, row)}
     recipe = [line for line in read_recipe(budget.recipe).splitlines() if not line.startswith("#")]
-    options = [*budget.options, *own.options]
+    options = [*budget.options, *_options(work, row)]
     trained = {"trainer": list(own.trainer), "recipe": recipe, "options": options, "steps": _steps(work, row)}
     return {"row": row, "regions": list(REGIONS[own.regions])} | trained
+
+
+def _network(work: Work, row: str) -> str:
+    """timm's name of a row's network."""
+    return (BLURRED if ROWS[row].blurred else "") + work.budget.backbone
+
+
+def _options(work: Work, row: str) -> list[str]:
+    """Of a row's training, over the budget's."""
+    named = ["--model.backbone", _network(work, row)] if ROWS[row].blurred else []
+    return [*named, *ROWS[row].options]
+
+
+def _commands(row: str) -> str:
+    """The module whose commands know a row's network."""
+    return "benchmarks.scenes_table.blurred" if ROWS[row].blurred else "d3ssl"
 
 
 def _commit() -> str:
@@ -221,9 +237,10 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
     words = ["--recipe", work.budget.recipe, "--data", f"{work.scenes}/train", "--out", str(run)]
     words += ["--regions", str(compute_regions(work, ROWS[row].regions)), "--train.seed", str(seed)]
     words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", str(work.workers)]
-    words += [*work.budget.options, *ROWS[row].options]
+    words += [*work.budget.options, *_options(work, row)]
     resume = ["--resume"] if run.is_dir() else []
-    _call(work, folder / "train.log", *ROWS[row].trainer, *words, *resume)
+    module, *first = ROWS[row].trainer
+    _call(work, folder / "train.log", _commands(row) if module == "d3ssl" else module, *first, *words, *resume)
     return run
 
 

@@ -17,6 +17,8 @@ class Row:
     """Times the budget's steps."""
     trained: bool = True
     """False: random initialisation."""
+    blurred: bool = False
+    """The budget's network, but with a blur before every stride (see ``benchmarks.scenes_table.blurred``)."""
     trainer: tuple[str, ...] = ("d3ssl", "pretrain")
     """Module, and its first words."""
 
@@ -31,6 +33,9 @@ _SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, whic
 _REGRESSION = ("--method.objective", "regression")
 _PAPERS_RCC = ("--views.cutout_ratio", "0.3", "--views.dc_background", "keep", "--views.dc_carries", "box")
 _WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
+
+BLURRED = "blurred_"
+"""Before a network's name in timm: the same one with a blur before every stride."""
 
 TABLE: dict[str, Row] = {
     "random": Row(trained=False),
@@ -75,6 +80,9 @@ STUDY: dict[str, Row] = {
     "batch of 16": Row(longer=2, options=("--train.batch_size", "16")),
     "L_reg instead of L_con": Row(options=_REGRESSION),
     "L_reg instead of L_con, host": Row(options=(*_REGRESSION, *_HOST)),
+    "blur before strides": Row(blurred=True),
+    "blur before strides, host": Row(blurred=True, options=_HOST),
+    "blur before strides, random": Row(blurred=True, trained=False),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
@@ -94,6 +102,7 @@ PAIRS = (
     ("twice the steps", "twice the steps, host"),
     ("batch of 64", "batch of 64, host"),
     ("L_reg instead of L_con", "L_reg instead of L_con, host"),
+    ("blur before strides", "blur before strides, host"),
     ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
@@ -101,13 +110,14 @@ PAIRS = (
 """Rows, and the hosts on the same regions that the goals compare them with."""
 
 _HOSTS = {"host", *(host for _, host in PAIRS)}
+_NO_CHANGE_OF_D3SSL = {_PAPERS_DC, *_HOSTS, *(name for name, row in STUDY.items() if not row.trained)}
 _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
 
 COMPARED = {
     "host": [*(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}), _PAPERS_DC],
     "host + DC": ["D3SSL"],
     "host + DP": ["D3SSL"],
-    "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in {_PAPERS_DC, *_HOSTS})],
+    "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in _NO_CHANGE_OF_D3SSL)],
 }
 """A row → those whose changes from it are shown: what a module brings, and what a part of the method is worth."""
 

@@ -14,13 +14,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from benchmarks.scenes_table import blurred as blurred  # makes timm know its networks
 from benchmarks.scenes_table import cells, table
 from benchmarks.scenes_table.__main__ import gather
 from benchmarks.scenes_table.budgets import BUDGETS
-from benchmarks.scenes_table.rows import COMPARED, REGIONS, ROWS
+from benchmarks.scenes_table.rows import BLURRED, COMPARED, REGIONS, ROWS
 from d3ssl.data.scenes import ScenesConfig, make_scenes
+from d3ssl.models.backbone import create_backbone
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {
@@ -150,7 +153,8 @@ def test_every_row_has_known_regions() -> None:
 def test_every_method_is_compared() -> None:
     compared = {name for names in COMPARED.values() for name in names}
     assert compared <= set(ROWS) and all(len(names) == len(set(names)) for names in COMPARED.values())
-    assert set(ROWS) - compared == {"random", "host", *(name for name in ROWS if name.endswith(", host"))}
+    alone = {name for name in ROWS if name.endswith((", host", ", random"))}
+    assert set(ROWS) - compared == {"random", "host", *alone}
 
 
 @pytest.fixture
@@ -168,6 +172,41 @@ def _complete(work: cells.Work, row: str, seed: int) -> Path:
         own.result(folder).parent.mkdir()
         own.result(folder).write_text(json.dumps(dict.fromkeys(own.figures.values(), 0.5)))
     return folder
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "resnet50"])
+def test_blurred_networks_have_the_plain_ones_weights_and_maps_and_see_a_pixel_less(name: str) -> None:
+    plain, blurred = create_backbone(name, seed=0).eval(), create_backbone(BLURRED + name, seed=1).eval()
+    blurred.net.load_state_dict(plain.net.state_dict())
+    image = torch.zeros(1, 3, 64, 64)
+    image[:, :, 24:40, 24:40] = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    moved = torch.cat([image.roll((way, way), (2, 3)) for way in range(8)])
+    with torch.no_grad():
+        maps = {own: backbone.maps(moved) for own, backbone in (("plain", plain), ("blurred", blurred))}
+        assert [own.shape for own in maps["plain"]] == [own.shape for own in maps["blurred"]]
+        empty = {"plain": plain.maps(image * 0), "blurred": blurred.maps(image * 0)}
+    change = {}
+    for own, found in maps.items():
+        answer = (found[2] - empty[own][2]).mean(dim=(2, 3))  # to the object, wherever it lies; stride 8
+        change[own] = ((answer - answer.mean(0)).norm(dim=1).mean() / answer.mean(0).norm()).item()
+    assert change["blurred"] < 0.5 * change["plain"], change
+
+
+def test_rows_of_blurred_networks_are_trained_and_measured_by_their_commands(
+    work: cells.Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[tuple[str, ...]] = []
+    monkeypatch.setattr(cells, "_call", lambda work, log, *words: called.append(words))
+    for row in ("blur before strides, random", "blur before strides, host", "host"):
+        cells.run_cell(work, row, 0)
+    random = [words for words in called if "timm:blurred_test_resnet:random:0" in words]
+    trained = [words for words in called if words[1] == "pretrain"]
+    assert len(random) == len(cells._measurements(work, 0)) == len({words[1:3] + words[-1:] for words in random})
+    assert [words[0] for words in trained] == ["benchmarks.scenes_table.blurred", "d3ssl"]
+    assert ["blurred_test_resnet" in words for words in trained] == [True, False]
+    assert {words[0] for words in called if any("-host-0" in word for word in words) or words in random} == {
+        "benchmarks.scenes_table.blurred"
+    }
 
 
 def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> None:
