@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class D3sslError(Exception):
@@ -33,5 +33,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """``"Did you mean 'x'? Known: …"`` for an unknown name, for use as a remedy."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    listed = ", ".join(known[:30]) + (", …" if len(known) > 30 else "")
-    return (f"did you mean '{close[0]}'? " if close else "") + f"Known: {listed}."
+    return (f"did you mean '{close[0]}'? " if close else "") + f"Known: {first_names(known, 30)}."
+
+
+def first_names(names: Sequence[str], most: int = 5) -> str:
+    """``"a, b, c, d, e, …"``: enough of a list to know which ones are meant."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 
 
 def is_below(name: str) -> bool:
@@ -29,8 +29,7 @@ def images_folder(file: Path, names: Sequence[str]) -> Path:
     best = min(lacking, key=lambda folder: len(lacking[folder]))
     if not (missing := lacking[best]):
         return best
-    listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-    problem = f"names {len(missing)} of {len(names)} images that are missing: {listed}"
+    problem = f"names {len(missing)} of {len(names)} images that are missing: {first_names(missing)}"
     if len(missing) == len(names):
         tried = ", ".join(str(folder) for folder in candidates)
         raise InputError(problem, path=file, remedy=f"put the images into one of these folders: {tried}.")
@@ -46,7 +45,7 @@ def maps_folder(file: Path, names: Sequence[str]) -> Path:
     folder = file.with_suffix("")
     missing = missing_files(folder, names)
     if missing:
-        problem = f"{len(missing)} of {len(names)} maps are not in {folder}: {', '.join(missing[:5])}"
+        problem = f"{len(missing)} of {len(names)} maps are not in {folder}: {first_names(missing)}"
         raise InputError(problem, path=file, remedy="put the panoptic PNGs into the folder named like the file.")
     return folder
 

@@ -13,7 +13,7 @@ from d3ssl.data.number_png import read_map
 from d3ssl.data.place import file_bytes
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
 from d3ssl.data.trees import VOC_NAMES
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 
 ADE_CLASSES = 150
 """Of the benchmark, where no ``objectInfo150.txt`` says otherwise."""
@@ -100,10 +100,9 @@ def _ade_names(path: Path) -> tuple[str, ...]:
 def _check_there(source: Path, names: list[str], folder: Path, suffix: str, what: str) -> None:
     """Lists the folder once: asking for every file is slow over networks."""
     there = set(os.listdir(folder))
-    missing = [name for name in names if name + suffix not in there]
+    missing = [name + suffix for name in names if name + suffix not in there]
     if missing:
-        listed = ", ".join(name + suffix for name in missing[:5]) + (", …" if len(missing) > 5 else "")
-        problem = f"{len(missing)} of {len(names)} {what} are not in {folder}: {listed}"
+        problem = f"{len(missing)} of {len(names)} {what} are not in {folder}: {first_names(missing)}"
         raise InputError(problem, path=source, remedy="add them, or leave these images out.")
 
 

@@ -22,7 +22,7 @@ from d3ssl.data.shards.members import read_members
 from d3ssl.data.shards.tar import compressed
 from d3ssl.data.trees import VOC_OBJECT_PARTS, ade_folder, voc_folder, voc_list_folder
 from d3ssl.data.voc import voc_annotations
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 from d3ssl.files import read_json
 
 
@@ -199,8 +199,7 @@ def _open_shards(data: Path, shards: Sequence[Path]) -> ImageSet:
     there = [index for index, name in enumerate(ids) if name in found]
     if not there or (whole and len(there) < len(ids)):
         missing = [name for name in ids if name not in found]
-        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        problem = f"names {len(missing)} of {len(ids)} images that are missing in the shards: {listed}"
+        problem = f"names {len(missing)} of {len(ids)} images that are missing in the shards: {first_names(missing)}"
         raise InputError(problem, path=file, remedy=f"add the shards that hold them to {folder}, or correct the names.")
     return ImageSet(
         root=folder,

@@ -14,7 +14,7 @@ from d3ssl.data.coco import CocoAnnotations, parse_coco
 from d3ssl.data.images import IMAGE_SUFFIXES
 from d3ssl.data.segment_files import SegmentFiles
 from d3ssl.data.trees import VOC_NAMES
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 
 DEFAULT_LIST = "ImageSets/Main/trainval.txt"
 """The images of a tree that is named as a whole."""
@@ -76,7 +76,9 @@ def _read_list(listing: Path, there: set[str]) -> list[str]:
             names[words[0]] = number
     missing = [name for name in names if name not in there]
     if missing:
-        problem = f"names {len(missing)} of {len(names)} images that have no XML file in Annotations/: {_some(missing)}"
+        problem = (
+            f"names {len(missing)} of {len(names)} images that have no XML file in Annotations/: {first_names(missing)}"
+        )
         raise InputError(problem, path=listing, remedy="for images without objects, name the folder JPEGImages.")
     return sorted(names)
 
@@ -124,7 +126,7 @@ def _image_files(folder: Path, source: Path, names: list[str]) -> list[str]:
             files[stem] = file
     missing = [name for name in names if name not in files]
     if missing:
-        problem = f"{len(missing)} of {len(names)} images are not in JPEGImages/: {_some(missing)}"
+        problem = f"{len(missing)} of {len(names)} images are not in JPEGImages/: {first_names(missing)}"
         raise InputError(problem, path=source, remedy="add them, or leave them out.")
     return [files[name] for name in names]
 
@@ -172,7 +174,3 @@ def _with_masks(
         coloured=False,
     )
     return replace(annotations, segmentations=masks)
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

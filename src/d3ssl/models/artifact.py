@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from d3ssl.errors import CheckpointError, InputError, nearest
+from d3ssl.errors import CheckpointError, InputError, first_names, nearest
 from d3ssl.files import read_json, write_atomically, write_json
 from d3ssl.models.backbone import HEAD_STAGES, Backbone, Library, RegionPath, create_backbone
 from d3ssl.models.torchvision_net import create_torchvision_net
@@ -237,7 +237,7 @@ def _fill(backbone: Backbone, state: dict[str, Tensor], path: Path) -> None:
         if state[key].shape != own[key].shape
     ]
     parts = [
-        f"{len(keys)} {what} ({', '.join(keys[:3])}{', …' if len(keys) > 3 else ''})"
+        f"{len(keys)} {what} ({first_names(keys, 3)})"
         for what, keys in (("keys missing", missing), ("unexpected keys", unexpected), ("other shapes", sorted(shapes)))
         if keys
     ]

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
 from d3ssl.data.place import file_bytes
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest, write_atomically
 
 FORMAT = 1
@@ -169,7 +169,9 @@ def check_regions(table: RegionTable, image_set: ImageSet) -> None:
     skipped = table.metadata.get("skipped", {})
     missing = [image_id for image_id in image_set.ids if image_id not in row_of and image_id not in skipped]
     if missing:
-        problem = f"the regions file has no regions for {len(missing)} of {len(image_set)} images: {_some(missing)}"
+        problem = (
+            f"the regions file has no regions for {len(missing)} of {len(image_set)} images: {first_names(missing)}"
+        )
         raise InputError(problem, path=image_set.root, remedy="compute regions for these images: d3ssl regions.")
     rows = [
         (row_of[image_id], path)
@@ -180,7 +182,7 @@ def check_regions(table: RegionTable, image_set: ImageSet) -> None:
         found = [(row, path, file_bytes(path)) for row, path in rows]
         gone = [str(path) for _, path, size in found if size < 0]
         if gone:
-            problem = f"{len(gone)} images that have regions cannot be found: {_some(gone)}"
+            problem = f"{len(gone)} images that have regions cannot be found: {first_names(gone)}"
             raise InputError(
                 problem, path=image_set.root, remedy="restore them, or compute regions anew: d3ssl regions."
             )
@@ -189,9 +191,5 @@ def check_regions(table: RegionTable, image_set: ImageSet) -> None:
         some = rows[:: max(1, len(rows) // _SIZE_CHECKS)]
         other = [table.ids[row] for row, path in some if image_size(path) != tuple(table.sizes[row].tolist())]
     if other:
-        problem = f"the regions file was made for other images of the same names: {_some(other)}"
+        problem = f"the regions file was made for other images of the same names: {first_names(other)}"
         raise InputError(problem, path=image_set.root, remedy="compute regions for these images: d3ssl regions.")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from d3ssl.data.shards.packed import check_packed
 from d3ssl.data.shards.tar import compressed
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 
 SUFFIX = ".tar"
 MAX_PATTERN = 1_000_000
@@ -43,8 +43,7 @@ def find_shards(data: str | Path) -> tuple[Path, ...] | None:
     shards = tuple(Path(name) for name in _expand(str(path)))
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
-        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        problem = f"names {len(missing)} of {len(shards)} shards that are missing: {listed}"
+        problem = f"names {len(missing)} of {len(shards)} shards that are missing: {first_names(missing)}"
         raise InputError(problem, path=path, remedy="correct the pattern, or copy these shards.")
     return tuple(sorted(set(shards)))
 

@@ -26,7 +26,7 @@ from d3ssl.data.shards.members import MAX_IMAGE_BYTES, member_id, split_key
 from d3ssl.data.shards.packed import FORMAT, PACKED, read_packed
 from d3ssl.data.shards.tar import BLOCK
 from d3ssl.data.sources import open_images
-from d3ssl.errors import D3sslError, InputError
+from d3ssl.errors import D3sslError, InputError, first_names
 from d3ssl.files import read_json, write_atomically, write_json
 
 MAX_SHARDS = 100_000
@@ -117,8 +117,8 @@ def _sizes(images: ImageSet) -> list[int]:
     sizes = [file_bytes(path) for path in images.paths]
     missing = [str(path) for path, size in zip(images.paths, sizes, strict=True) if size < 0]
     if missing:
-        listed = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        raise InputError(f"{len(missing)} images cannot be found: {listed}", path=images.root, remedy="restore them.")
+        problem = f"{len(missing)} images cannot be found: {first_names(missing)}"
+        raise InputError(problem, path=images.root, remedy="restore them.")
     for path, size in zip(images.paths, sizes, strict=True):
         if size > MAX_IMAGE_BYTES:
             problem = f"has {size:,} bytes; shards take images of up to {MAX_IMAGE_BYTES:,}"
