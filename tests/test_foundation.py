@@ -38,6 +38,17 @@ def test_a_file_is_written_with_its_folder_and_nothing_else_is_left(tmp_path: Pa
     assert os.listdir(path.parent) == ["a.txt"]
 
 
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with write_atomically(path) as first:
+        first.write_text("first")
+        with write_atomically(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
 def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
