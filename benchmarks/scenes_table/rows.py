@@ -32,6 +32,12 @@ _BOXES = ("--canvas.labels", "false", "--views.shift_carries", "box", "--views.d
 _SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, which need room to move
 _REGRESSION = ("--method.objective", "regression")
 _PAPERS_RCC = ("--views.cutout_ratio", "0.3", "--views.dc_background", "keep", "--views.dc_carries", "box")
+_ANY_HUE = tuple(
+    word
+    for view in ("x1", "x2")
+    for option, value in (("jitter_p", "1"), ("hue", "0.5"), ("saturation", "0.8"))
+    for word in (f"--views.photometric_{view}.{option}", value)
+)
 _WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
 
 BLURRED = "blurred_"
@@ -83,6 +89,8 @@ STUDY: dict[str, Row] = {
     "blur before strides": Row(blurred=True),
     "blur before strides, host": Row(blurred=True, options=_HOST),
     "blur before strides, random": Row(blurred=True, trained=False),
+    "any hue": Row(options=_ANY_HUE),
+    "any hue, host": Row(options=(*_ANY_HUE, *_HOST)),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
     "boxes instead of masks": Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
@@ -103,6 +111,7 @@ PAIRS = (
     ("batch of 64", "batch of 64, host"),
     ("L_reg instead of L_con", "L_reg instead of L_con, host"),
     ("blur before strides", "blur before strides, host"),
+    ("any hue", "any hue, host"),
     ("what stands out", "what stands out, host"),
     ("selective search", "selective search, host"),
     ("Felzenszwalb's segments", "Felzenszwalb's segments, host"),
