@@ -77,14 +77,21 @@ GOALS = (
 
 
 def seed_changes(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> list[float]:
-    """The changes from the host (or another row) to a row, of the seeds in which both were measured, and the host's is
-    not 0 where the change is a share of it."""
+    """The changes from the host (or another row) to a row, of the seeds in which both were measured. None, where they
+    are shares of what is not apart from 0."""
     found = []
+    if goal.relative and not _is_above_zero(_values(figures.get(host_row, {}), goal.measure)):
+        return []
     for seed in figures[row].keys() & figures.get(host_row, {}).keys():
         own, host = figures[row][seed].get(goal.measure), figures[host_row][seed].get(goal.measure)
-        if own is not None and host is not None and (host or not goal.relative):
-            found.append((own - host) / abs(host) if goal.relative else own - host)
+        if own is not None and host is not None:
+            found.append((own - host) / host if goal.relative else own - host)
     return found
+
+
+def _is_above_zero(values: Sequence[float]) -> bool:
+    """Every value, and their interval, if there is one."""
+    return bool(values) and min(values) > 0 and not interval(values).low <= 0
 
 
 def reached(goal: Goal, change: Interval) -> str:
@@ -120,7 +127,9 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
         target = f"{100 * goal.target:+.0f}{unit}" if goal.target else "better"
         found = seed_changes(figures, row, goal, host_row)
         if not found:
-            lines.append(f"| {name} | {target} | – | not measured |")
+            measured = shared and all(_values(figures[own], goal.measure) for own in (row, host_row))
+            why = f"no share of {host_row}'s, which is not apart from 0" if measured else "not measured"
+            lines.append(f"| {name} | {target} | – | {why} |")
             continue
         change = interval(found)
         shown = f"{_hundredths(change)}{unit}{_fewer(len(found), shared)}"
@@ -129,10 +138,12 @@ def goals(figures: Figures, row: str, host_row: str = "host") -> str:
 
 
 def changes(figures: Figures, rows: Sequence[str], reference: str) -> str:
-    """What every goal's measure changes from a row to others, one a line; marked where the interval leaves out 0."""
-    shown = [replace(goal, relative=goal.relative and (reference == "host" or not goal.near_zero)) for goal in GOALS]
+    """What every goal's measure changes from a row to others, one a line; marked where the interval leaves out 0. Of
+    the measures that were taken of the reference."""
+    measured = [goal for goal in GOALS if _values(figures[reference], goal.measure)]
+    shown = [replace(goal, relative=goal.relative and (reference == "host" or not goal.near_zero)) for goal in measured]
     names = [f"{goal.measure.replace('_', ' ')}, {'%' if goal.relative else 'points'}" for goal in shown]
-    lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(GOALS) + 2) + "|"]
+    lines = [f"| against {reference}, seed by seed | seeds | {' | '.join(names)} |", "|---" * (len(names) + 2) + "|"]
     for row in rows:
         shared = len(figures[row].keys() & figures[reference].keys())
         cells = [f"{row} | {shared}"]

@@ -90,8 +90,22 @@ def test_changes_from_a_row_without_a_gap_are_in_points_and_lower_is_better() ->
         (["bad"], "good", "context gap, points", "*+9.9 ± 0.0*"),
         (["good"], "bad", "context gap, points", "**-9.9 ± 0.0**"),
     ):
-        lines = [line.split(" | ") for line in table.changes(figures, rows, reference).splitlines()]
-        assert lines[2][lines[0].index(head)] == wanted
+        lines = [line.strip("| ").split(" | ") for line in table.changes(figures, rows, reference).splitlines()]
+        assert lines[0][2:] == [head] and lines[2][2:] == [wanted]  # of the measures that were taken
+
+
+@pytest.mark.parametrize("host", [(0.01, -0.001, 0.01), (0.001, 0.02, 0.001)])
+def test_no_share_is_taken_of_what_is_not_apart_from_0(host: tuple[float, ...]) -> None:
+    leakage = _BY_MEASURE["neighbour_leakage"]
+    figures = {
+        name: {seed: {"neighbour_leakage": value} for seed, value in enumerate(values)}
+        for name, values in {"host": host, "D3SSL": (0.002, 0.002, 0.002)}.items()
+    }
+    assert not table.seed_changes(figures, "D3SSL", leakage)
+    why = "no share of host's, which is not apart from 0"
+    assert f"| neighbour leakage | -50% | – | {why} |" in table.goals(figures, "D3SSL")
+    figures["host"] = {seed: {"neighbour_leakage": 0.01 + 0.001 * seed} for seed in range(3)}
+    assert table.seed_changes(figures, "D3SSL", leakage)[0] == pytest.approx(-0.8)
 
 
 def test_goals_not_measured_are_named_with_their_units_and_measures_without_a_goal_are_not() -> None:
