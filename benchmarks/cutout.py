@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from timeit import timeit
 
 import timm
 import torch
@@ -49,7 +48,7 @@ def main() -> None:
 
     steps, cuts = [], []
     for repeat in range(options.repeats + 2):
-        taken = timed(step), timed(cut)
+        taken = timeit(step, number=1), timeit(cut, number=1)
         if repeat >= 2:  # the first ones warm up
             steps.append(taken[0])
             cuts.append(taken[1])
@@ -62,12 +61,6 @@ def main() -> None:
         f"share                 {statistics.median(shares):8.2%}  [{min(shares):.2%}, {max(shares):.2%}]   goal <= 3 %",
     ]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def timed(call: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

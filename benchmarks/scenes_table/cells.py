@@ -191,7 +191,12 @@ def _identity(work: Work, row: str) -> dict[str, Any]:
         return {"row": row, "backbone": _network(work, row)}
     recipe = [line for line in read_recipe(budget.recipe).splitlines() if not line.startswith("#")]
     options = [*budget.options, *_options(work, row)]
-    trained = {"trainer": list(own.trainer), "recipe": recipe, "options": options, "steps": _steps(work, row)}
+    trained = {
+        "trainer": list(own.trainer or ("d3ssl", "pretrain")),
+        "recipe": recipe,
+        "options": options,
+        "steps": _steps(work, row),
+    }
     return {"row": row, "regions": list(REGIONS[own.regions])} | trained
 
 
@@ -239,8 +244,8 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
     words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", str(work.workers)]
     words += [*work.budget.options, *_options(work, row)]
     resume = ["--resume"] if run.is_dir() else []
-    module, *first = ROWS[row].trainer
-    _call(work, folder / "train.log", _commands(row) if module == "d3ssl" else module, *first, *words, *resume)
+    trainer = ROWS[row].trainer or (_commands(row), "pretrain")
+    _call(work, folder / "train.log", *trainer, *words, *resume)
     return run
 
 

@@ -19,8 +19,8 @@ class Row:
     """False: random initialisation."""
     blurred: bool = False
     """The budget's network, but with a blur before every stride (see ``benchmarks.scenes_table.blurred``)."""
-    trainer: tuple[str, ...] = ("d3ssl", "pretrain")
-    """Module, and its first words."""
+    trainer: tuple[str, ...] | None = None
+    """Module, and its first words; None: ``pretrain`` of d3ssl's commands."""
 
 
 def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
@@ -32,11 +32,10 @@ _BOXES = ("--canvas.labels", "false", "--views.shift_carries", "box", "--views.d
 _SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, which need room to move
 _REGRESSION = ("--method.objective", "regression")
 _PAPERS_RCC = ("--views.cutout_ratio", "0.3", "--views.dc_background", "keep", "--views.dc_carries", "box")
-_ANY_HUE = tuple(
-    word
-    for view in ("x1", "x2")
-    for option, value in (("jitter_p", "1"), ("hue", "0.5"), ("saturation", "0.8"))
-    for word in (f"--views.photometric_{view}.{option}", value)
+_ANY_HUE = (
+    *("--views.photometric_x1.jitter_p", "1", "--views.photometric_x1.hue", "0.5"),
+    *("--views.photometric_x1.saturation", "0.8", "--views.photometric_x2.jitter_p", "1"),
+    *("--views.photometric_x2.hue", "0.5", "--views.photometric_x2.saturation", "0.8"),
 )
 _WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
 

@@ -79,9 +79,9 @@ GOALS = (
 def seed_changes(figures: Figures, row: str, goal: Goal, host_row: str = "host") -> list[float]:
     """The changes from the host (or another row) to a row, of the seeds in which both were measured. None, where they
     are shares of what is not apart from 0."""
-    found = []
     if goal.relative and not _is_above_zero(_values(figures.get(host_row, {}), goal.measure)):
         return []
+    found = []
     for seed in figures[row].keys() & figures.get(host_row, {}).keys():
         own, host = figures[row][seed].get(goal.measure), figures[host_row][seed].get(goal.measure)
         if own is not None and host is not None:

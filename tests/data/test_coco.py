@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as oracle
 
+from benchmarks.coco import made_up
 from d3ssl.data.coco import CocoAnnotations, read_coco
 from d3ssl.data.masks import pack_masks
 from d3ssl.errors import InputError
@@ -230,32 +231,10 @@ def test_damaged_packed_masks_are_errors_when_decoded(tmp_path: Path, counts: st
         coco.masks(1)
 
 
-def many_objects(objects: int) -> dict[str, Any]:
-    content = document()
-    rng = np.random.default_rng(0)
-    polygon = np.round(rng.random((objects, 24)) * 40, 2).tolist()
-    content["images"] = [
-        {"id": index, "file_name": f"{index:06d}.jpg", "height": 50, "width": 50} for index in range(objects // 7 + 1)
-    ]
-    content["annotations"] = [
-        {
-            "id": index + 1,
-            "image_id": index // 7,
-            "category_id": 4,
-            "bbox": [1.5, 2.25, 30.0, 40.0],
-            "segmentation": [polygon[index]],
-            "iscrowd": 0,
-            "area": 100.5,
-        }
-        for index in range(objects)
-    ]
-    return content
-
-
 def test_a_few_bad_objects_among_many_are_left_out_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    content = many_objects(2000)
+    content = made_up(2000)
     content["annotations"][50]["bbox"][3] = 0
     with pytest.raises(InputError, match="annotation 51"):
         read(tmp_path, content)
