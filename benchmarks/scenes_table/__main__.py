@@ -5,7 +5,8 @@
 
 SCENES is a folder of `d3ssl scenes`. Every cell (row × seed) is kept in DIR with its config and logs; run the command
 again after a stop, or with ``--minutes`` (the training that runs then saves a checkpoint), and it goes on. Prints the
-table and the goals against the host; ``--write`` puts them between marks of the document, with a plot beside it.
+table and the goals against the host; ``--write`` puts them between marks of the document, with a plot and the figures
+seed by seed beside it. Those, or figures.json of DIR, are ``--known`` to a call on another machine.
 
 Budgets: ``smoke`` (a minute or two: does it run?), ``cpu`` (a night of two cores), ``study`` (half as long; objects
 and diagnosis only), ``gpu`` (one GPU, several calls).
@@ -23,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenes_table import table
+from benchmarks.scenes_table import record, table
 from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.cells import (
     COST,
@@ -36,11 +37,10 @@ from benchmarks.scenes_table.cells import (
     Work,
     compute_regions,
     is_complete,
-    read_cell,
-    read_origin,
     run_cell,
 )
 from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
+from d3ssl.errors import InputError
 from d3ssl.files import read_json, write_json
 
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
@@ -50,56 +50,43 @@ def main() -> None:
     options = _parse()
     words = [name for word in options.rows for name in {"table": TABLE, "study": STUDY}.get(word, [word])]
     rows = list(dict.fromkeys(words))  # each once: two threads must not train the same cell
-    budget = BUDGETS[options.budget]
-    _claim(options)
-    end = time.monotonic() + 60 * options.minutes
     work = Work(
         scenes=options.scenes,
         out=options.out,
-        budget=budget,
+        budget=BUDGETS[options.budget],
         threads=options.threads,
         workers=options.workers,
         unseen=options.unseen,
-        end=end,
+        end=time.monotonic() + 60 * options.minutes,
     )
+    claim = _describe(options)
+    try:
+        known = {} if options.known is None else record.read(options.known, claim, work, rows)
+    except InputError as error:
+        sys.exit(str(error))
+    _claim(options.out, claim)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, work.stop)
     asked = [(row, seed) for seed in range(options.seeds) for row in rows]
-    failed: list[str] = []
-
-    def cell(row: str, seed: int) -> None:
-        with contextlib.suppress(OutOfTime):
-            try:
-                run_cell(work, row, seed)
-            except CellFailed as error:  # the others go on
-                failed.append(f"{row}, seed {seed}: {error}")
-                return
-            sys.stderr.write(f"done: {row}, seed {seed}\n")
-
-    try:
-        for kind in sorted({ROWS[row].regions for row in rows if ROWS[row].trained}):
-            compute_regions(work, kind)
-    except OutOfTime:
-        sys.exit("the time was used up while regions were computed; run the same command again to go on")
-    except CellFailed as error:
-        sys.exit(str(error))
-    with ThreadPoolExecutor(options.processes) as pool:
-        list(pool.map(lambda own: cell(*own), asked))
-    figures = gather(work)
-    write_json(options.out / "figures.json", {"budget": options.budget, "rows": figures})
-    known = ((row, seed, figures.get(row, {}).get(seed, {})) for row, seed in asked)
-    missing = [f"{row}, seed {seed}" for row, seed, own in known if not is_complete(work, own)]
-    shown: dict[str, dict[int, dict[str, float]]] = {}
-    for row in rows:
-        if found := {seed: own for seed, own in figures.get(row, {}).items() if seed < options.seeds}:
-            shown[row] = found
-    origins = [read_origin(work, row, seed) for row, seeds in shown.items() for seed in seeds]
-    commits, machines = sorted({commit for commit, _ in origins}), sorted({machine for _, machine in origins})
-    origin = f"{'; '.join(machines)}. Cells begun at commit {', '.join(commits)}."
-    text = _text(shown, options, origin, missing)
+    unknown = [(row, seed) for row, seed in asked if not is_complete(work, known.get(row, {}).get(seed))]
+    failed = _run(work, unknown, options.processes)
+    found = record.gather(work)
+    for row, seeds in known.items():
+        for seed, own in seeds.items():
+            if is_complete(work, own):
+                found.setdefault(row, {})[seed] = own
+    record.write(options.out / "figures.json", claim, work, found)
+    missing = [f"{row}, seed {seed}" for row, seed in asked if not is_complete(work, found.get(row, {}).get(seed))]
+    shown: record.Cells = {}
+    for row, seed in asked:
+        if (own := found.get(row, {}).get(seed)) is not None:
+            shown.setdefault(row, {})[seed] = own
+    text = _text(shown, options, missing)
     sys.stdout.write(text + "\n")
     if options.write is not None and shown:
-        table.plot(shown, options.write.parent / "images" / f"{options.name}.png", DRAWN)
+        beside = options.write.parent
+        table.plot(_figures(shown), beside / "images" / f"{options.name}.png", DRAWN)
+        record.write(beside / "figures" / f"{options.name}.json", claim, work, shown)
         picture = f"![Bars with 95 % intervals](images/{options.name}.png)"
         table.put(options.write, options.name, f"{text}\n\n{picture}")
     if failed:
@@ -109,16 +96,29 @@ def main() -> None:
         sys.exit(3)
 
 
-def gather(work: Work) -> dict[str, dict[int, dict[str, float]]]:
-    """Row → seed → the figures that there are, whichever call made them."""
-    figures: dict[str, dict[int, dict[str, float]]] = {}
-    endings = {folder.name.rpartition("-")[2] for folder in (work.out / "cells").glob("*-*")}
-    seeds = sorted(int(ending) for ending in endings if ending.isdecimal())
-    for row in ROWS:
-        for seed in seeds:
-            if found := read_cell(work, row, seed):
-                figures.setdefault(row, {})[seed] = found
-    return figures
+def _run(work: Work, cells: list[tuple[str, int]], processes: int) -> list[str]:
+    """Train and measure; what failed, and why."""
+    failed: list[str] = []
+
+    def run(row: str, seed: int) -> None:
+        with contextlib.suppress(OutOfTime):
+            try:
+                run_cell(work, row, seed)
+            except CellFailed as error:  # the others go on
+                failed.append(f"{row}, seed {seed}: {error}")
+                return
+            sys.stderr.write(f"done: {row}, seed {seed}\n")
+
+    try:
+        for kind in sorted({ROWS[row].regions for row, _ in cells if ROWS[row].trained}):
+            compute_regions(work, kind)
+    except OutOfTime:
+        sys.exit("the time was used up while regions were computed; run the same command again to go on")
+    except CellFailed as error:
+        sys.exit(str(error))
+    with ThreadPoolExecutor(processes) as pool:
+        list(pool.map(lambda own: run(*own), cells))
+    return failed
 
 
 def _parse() -> argparse.Namespace:
@@ -138,6 +138,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=2, help="cells at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each")
     parser.add_argument("--workers", type=int, default=0, help="that load images for each training, for a GPU")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        help="figures.json of another --out, or FOLDER/figures/NAME.json beside a document: the cells that are "
+        "complete there are not run again",
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then, and go on with the next call")
     parser.add_argument("--write", type=Path, help="document to put the results into")
     parser.add_argument("--name", default="scenes_table", help="of the results in the document")
@@ -153,18 +159,29 @@ def _parse() -> argparse.Namespace:
     return options
 
 
-def _claim(options: argparse.Namespace) -> None:
+def _describe(options: argparse.Namespace) -> dict[str, Any]:
+    """What all cells of a table have in common, on whatever machine."""
+    budget = {"budget": options.budget, "options": repr(BUDGETS[options.budget])}
+    folders = {"scenes": options.scenes, "unseen": options.unseen}
+    return budget | {name: _describe_scenes(folder) for name, folder in folders.items() if folder is not None}
+
+
+def _describe_scenes(folder: Path) -> dict[str, Any]:
+    """How they were made, and of what; not where that lay."""
+    made = read_json(folder / "scenes.json")
+    config = {name: value for name, value in made["config"].items() if name not in ("cutouts", "backgrounds")}
+    return {"config": config, "sources": made["sources"]}
+
+
+def _claim(out: Path, claim: dict[str, Any]) -> None:
     """Cells of another budget or of other scenes are never mixed with these."""
-    wanted = {"budget": options.budget, "scenes": _described(options.scenes), "options": repr(BUDGETS[options.budget])}
-    if options.unseen is not None:
-        wanted["unseen"] = _described(options.unseen)
-    file = options.out / "table.json"
+    file = out / "table.json"
     known = read_json(file) if file.exists() else {}
-    if any(known[key] != wanted[key] for key in known.keys() & wanted.keys()):
-        sys.exit(f"{options.out} holds a table of another budget or other scenes: choose another --out")
-    if known | wanted != known:
-        options.out.mkdir(parents=True, exist_ok=True)
-        write_json(file, known | wanted)
+    if any(known[key] != claim[key] for key in known.keys() & claim.keys()):
+        sys.exit(f"{out} holds a table of another budget or other scenes: choose another --out")
+    if known | claim != known:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(file, known | claim)
 
 
 def _trained_on(scenes: Path) -> bytes | None:
@@ -172,24 +189,21 @@ def _trained_on(scenes: Path) -> bytes | None:
     return file.read_bytes() if file.exists() else None
 
 
-def _described(scenes: Path) -> Any:
-    return read_json(scenes / "scenes.json")["config"]
+def _figures(cells: record.Cells) -> dict[str, dict[int, dict[str, float]]]:
+    return {row: {seed: own.figures for seed, own in seeds.items()} for row, seeds in cells.items()}
 
 
-def _text(
-    figures: dict[str, dict[int, dict[str, float]]], options: argparse.Namespace, origin: str, missing: list[str]
-) -> str:
-    words = [word for word in sys.argv[1:] if not word.startswith("--minutes=")]  # says nothing of the results
-    if "--minutes" in words:
-        del words[words.index("--minutes") : words.index("--minutes") + 2]
-    command = "python -m benchmarks.scenes_table " + shlex.join(words)
+def _text(cells: record.Cells, options: argparse.Namespace, missing: list[str]) -> str:
+    figures = _figures(cells)
+    all_cells = [own for seeds in cells.values() for own in seeds.values()]
+    commits, machines = sorted({own.commit for own in all_cells}), sorted({own.machine for own in all_cells})
     other = [task for task in ("segmentation", "detection") if task in BUDGETS[options.budget].evaluate]
     parts = [
-        f"Budget `{options.budget}`, {origin} Mean over seeds ± half of the 95 % interval "
-        f"(Student's t; the scenes are the same for all seeds, and what other scenes would change is not in it); "
-        f"in brackets: of how many seeds, where one was not measured. "
-        f"{options.note}".strip(),
-        f"```sh\n{command}\n```",
+        f"Budget `{options.budget}`, {'; '.join(machines)}. Cells begun at commit {', '.join(commits)}. "
+        "Mean over seeds ± half of the 95 % interval (Student's t; the scenes are the same for all seeds, and what "
+        "other scenes would change is not in it); in brackets: of how many seeds, where one was not measured. "
+        f"Seed by seed: [figures/{options.name}.json](figures/{options.name}.json). {options.note}".strip(),
+        f"```sh\n{_command()}\n```",
         *([f"**Not finished:** {'; '.join(missing)}."] if missing else []),
         table.markdown(
             figures, [*EVALUATED["objects"], *([] if options.unseen is None else UNSEEN), *DIAGNOSED, *STRIDES]
@@ -202,6 +216,16 @@ def _text(
         if rows and reference in figures:
             parts.append(table.changes(figures, rows, reference))
     return "\n\n".join(parts)
+
+
+def _command() -> str:
+    """The call that makes all of it anew: without what was known, and when it stopped."""
+    words = sys.argv[1:]
+    for option in ("--minutes", "--known"):
+        words = [word for word in words if not word.startswith(f"{option}=")]
+        if option in words:
+            del words[words.index(option) : words.index(option) + 2]
+    return "python -m benchmarks.scenes_table " + shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -97,27 +97,41 @@ def run_cell(work: Work, row: str, seed: int) -> None:
             _call(work, folder / f"{own.name}.log", _commands(row), *words)
 
 
-def read_cell(work: Work, row: str, seed: int) -> dict[str, float]:
-    """The figures of a cell that are there; none of a cell that was trained otherwise."""
-    folder, found = _folder(work, row, seed), {}
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What is known of a cell."""
+
+    figures: dict[str, float]
+    """Measure → value."""
+    commit: str
+    """By which the cell was begun."""
+    machine: str
+    """On which."""
+
+
+def read_cell(work: Work, row: str, seed: int) -> Measured | None:
+    """The figures of a cell that are there; None if there is none, or if it was trained otherwise."""
+    folder, figures = _folder(work, row, seed), {}
     if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
-        return {}
+        return None
     for own in _measurements(work, seed):
         if own.result(folder).exists():
-            figures = read_json(own.result(folder))
-            found |= {name: figures[source] for name, source in own.figures.items()}
-    return found | _cost(folder / "run") if found and ROWS[row].trained else found
+            found = read_json(own.result(folder))
+            figures |= {name: found[source] for name, source in own.figures.items()}
+    if not figures:
+        return None
+    known = read_json(folder / "cell.json")
+    return Measured(
+        figures=figures | (_cost(folder / "run") if ROWS[row].trained else {}),
+        commit=known["commit"],
+        machine=known.get("machine", "machine not recorded"),
+    )
 
 
-def is_complete(work: Work, figures: dict[str, float]) -> bool:
+def is_complete(work: Work, found: Measured | None) -> bool:
     """Whether all is there that is measured of a cell."""
-    return {name for own in _measurements(work, 0) for name in own.figures} <= figures.keys()
-
-
-def read_origin(work: Work, row: str, seed: int) -> tuple[str, str]:
-    """By which commit a cell was begun, and on what machine."""
-    known = read_json(_folder(work, row, seed) / "cell.json")
-    return known["commit"], known.get("machine", "machine not recorded")
+    wanted = {name for own in _measurements(work, 0) for name in own.figures}
+    return found is not None and wanted <= found.figures.keys()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,17 +188,17 @@ def _claim(work: Work, row: str, folder: Path) -> None:
     known = folder / "cell.json"
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(known, _identity(work, row) | {"commit": _commit(), "machine": _machine()})
+        write_json(known, identify(work, row) | {"commit": _commit(), "machine": _machine()})
     elif not _is_of(work, row, folder):
         raise CellFailed(f"{folder} was made by another recipe or another row: delete it, or choose another --out")
 
 
 def _is_of(work: Work, row: str, folder: Path) -> bool:
     known = read_json(folder / "cell.json")
-    return {key: value for key, value in known.items() if key not in ("commit", "machine")} == _identity(work, row)
+    return {key: value for key, value in known.items() if key not in ("commit", "machine")} == identify(work, row)
 
 
-def _identity(work: Work, row: str) -> dict[str, Any]:
+def identify(work: Work, row: str) -> dict[str, Any]:
     """What a row's training depends on, beside the scenes and the seed."""
     own, budget = ROWS[row], work.budget
     if not own.trained:

@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 
 from benchmarks.scenes_table import blurred as blurred  # makes timm know its networks
-from benchmarks.scenes_table import cells, table
-from benchmarks.scenes_table.__main__ import gather
+from benchmarks.scenes_table import cells, record, table
 from benchmarks.scenes_table.budgets import BUDGETS
+from benchmarks.scenes_table.record import gather
 from benchmarks.scenes_table.rows import BLURRED, COMPARED, REGIONS, ROWS
 from d3ssl.data.scenes import ScenesConfig, make_scenes
+from d3ssl.errors import InputError
 from d3ssl.models.backbone import create_backbone
 
 ROOT = Path(__file__).parents[2]
@@ -231,10 +232,33 @@ def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> 
     assert cells.is_complete(work, found["random"][2])
     (folder / "objects" / "metrics.json").unlink()
     found = gather(work)["random"]
-    assert "o_knn" in found[0] and "o_knn" not in found[2] and found[2]["context_sensitivity"] == 0.5
+    assert "o_knn" in found[0].figures and "o_knn" not in found[2].figures
+    assert found[2].figures["context_sensitivity"] == 0.5
     assert cells.is_complete(work, found[0]) and not cells.is_complete(work, found[2])
     folder.rename(folder.with_name("random-old"))  # what people put aside
     assert gather(work)["random"].keys() == {0}
+
+
+def test_a_table_seed_by_seed_is_read_back_and_one_made_otherwise_is_refused(
+    work: cells.Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = {"budget": "study", "scenes": {"seed": 2}}
+    for seed in (0, 10):
+        _complete(work, "random", seed)
+    file, found = tmp_path / "figures.json", gather(work)
+    record.write(file, claim, work, found)
+    assert record.read(file, claim, work, ["random", "host"]) == found
+    assert record.read(file, claim, work, ["host"]) == {}
+    for other in (claim | {"budget": "cpu"}, claim | {"scenes": {"seed": 3}}, claim | {"unseen": {}}):
+        with pytest.raises(InputError, match=r"figures\.json.*of another budget or of other scenes"):
+            record.read(file, other, work, ["random"])
+    monkeypatch.setattr(cells, "_network", lambda *_: "resnet50")
+    with pytest.raises(InputError, match=r"figures\.json.*'random' of another recipe"):
+        record.read(file, claim, work, ["random"])
+    for text in ("[]", '{"rows": {}}', '{"table": {}, "rows": {"random": {"seeds": {"a": {}}}}}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match="not a table seed by seed"):
+            record.read(file, claim, work, ["random"])
 
 
 def test_a_cell_of_another_recipe_is_refused(work: cells.Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,14 +329,15 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("out/cells/*/run"))
     second = call()
     assert second.returncode == 0, second.stderr
-    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["rows"]
-    assert list(figures) == ["host", "D3SSL", "DenseCL (lightly)"]
-    for seeds in figures.values():
-        assert 0 <= seeds["0"]["o_knn"] <= 1 and seeds["0"]["context_sensitivity"] > 0
-        assert 0 <= seeds["0"]["box_ap"] <= 1 and 0 <= seeds["0"]["linear_miou_shuffled"] <= 1
-        assert seeds["0"]["images_per_s"] > 0
-        assert 0 < seeds["0"]["position_sensitivity_strides"] != seeds["0"]["position_sensitivity"]
-        assert seeds["0"]["o_knn_shuffled_unseen"] != seeds["0"]["o_knn_shuffled"]  # other scenes
+    rows = json.loads((tmp_path / "out" / "figures.json").read_text())["rows"]
+    assert list(rows) == ["host", "D3SSL", "DenseCL (lightly)"]
+    for row in rows.values():
+        own = row["seeds"]["0"]["figures"]
+        assert 0 <= own["o_knn"] <= 1 and own["context_sensitivity"] > 0
+        assert 0 <= own["box_ap"] <= 1 and 0 <= own["linear_miou_shuffled"] <= 1
+        assert own["images_per_s"] > 0
+        assert 0 < own["position_sensitivity_strides"] != own["position_sensitivity"]
+        assert own["o_knn_shuffled_unseen"] != own["o_knn_shuffled"]  # other scenes
     written = document.read_text()
     assert "| host | 1 |" in written and "| context sensitivity | -60% |" in written
     with Image.open(document.parent / "images" / "scenes_table.png") as image:
@@ -321,6 +346,12 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     assert call().returncode == 0
     assert files == {path: path.stat().st_mtime_ns for path in files}
     assert document.read_text() == written
+    beside = document.parent / "figures" / "scenes_table.json"
+    assert str(tmp_path) not in beside.read_text()  # it is published
+    elsewhere = call("--known", str(beside), "--out", str(tmp_path / "other"))
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert not (tmp_path / "other" / "cells").exists()
+    assert document.read_text().replace(f" --out {tmp_path / 'other'}", "") == written  # --known says nothing of them
     (tmp_path / "out" / "cells" / "host-0" / "objects" / "metrics.json").unlink()
     (tmp_path / "out" / "cells" / "host-0" / "run" / "backbone.safetensors").unlink()  # so that it cannot be measured
     failed = call()
