@@ -68,13 +68,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, work.stop)
     asked = [(row, seed) for seed in range(options.seeds) for row in rows]
-    unknown = [(row, seed) for row, seed in asked if not is_complete(work, known.get(row, {}).get(seed))]
+    unknown = [(row, seed) for row, seed in asked if seed not in known.get(row, {})]
     failed = _run(work, unknown, options.processes)
     found = record.gather(work)
     for row, seeds in known.items():
-        for seed, own in seeds.items():
-            if is_complete(work, own):
-                found.setdefault(row, {})[seed] = own
+        found.setdefault(row, {}).update(seeds)
     record.write(options.out / "figures.json", claim, work, found)
     missing = [f"{row}, seed {seed}" for row, seed in asked if not is_complete(work, found.get(row, {}).get(seed))]
     shown: record.Cells = {}

@@ -112,7 +112,10 @@ class Measured:
 def read_cell(work: Work, row: str, seed: int) -> Measured | None:
     """The figures of a cell that are there; None if there is none, or if it was trained otherwise."""
     folder, figures = _folder(work, row, seed), {}
-    if not (folder / "cell.json").exists() or not _is_of(work, row, folder):
+    if not (folder / "cell.json").exists():
+        return None
+    known = read_json(folder / "cell.json")
+    if not _is_of(work, row, known):
         return None
     for own in _measurements(work, seed):
         if own.result(folder).exists():
@@ -120,7 +123,6 @@ def read_cell(work: Work, row: str, seed: int) -> Measured | None:
             figures |= {name: found[source] for name, source in own.figures.items()}
     if not figures:
         return None
-    known = read_json(folder / "cell.json")
     return Measured(
         figures=figures | (_cost(folder / "run") if ROWS[row].trained else {}),
         commit=known["commit"],
@@ -189,12 +191,11 @@ def _claim(work: Work, row: str, folder: Path) -> None:
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(known, identify(work, row) | {"commit": _commit(), "machine": _machine()})
-    elif not _is_of(work, row, folder):
+    elif not _is_of(work, row, read_json(known)):
         raise CellFailed(f"{folder} was made by another recipe or another row: delete it, or choose another --out")
 
 
-def _is_of(work: Work, row: str, folder: Path) -> bool:
-    known = read_json(folder / "cell.json")
+def _is_of(work: Work, row: str, known: dict[str, Any]) -> bool:
     return {key: value for key, value in known.items() if key not in ("commit", "machine")} == identify(work, row)
 
 

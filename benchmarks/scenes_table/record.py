@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenes_table.cells import Measured, Work, identify, read_cell
+from benchmarks.scenes_table.cells import Measured, Work, identify, is_complete, read_cell
 from benchmarks.scenes_table.rows import ROWS
 from d3ssl.errors import InputError
 from d3ssl.files import read_json, write_json
@@ -30,7 +30,7 @@ def write(path: Path, claim: dict[str, Any], work: Work, cells: Cells) -> None:
 
 
 def read(path: Path, claim: dict[str, Any], work: Work, rows: Iterable[str]) -> Cells:
-    """The cells of ``rows`` in a file of ``write``.
+    """The complete cells of ``rows`` in a file of ``write``.
 
     Raises:
         InputError: the file is none of ``write``, is of another budget or of other scenes, or a row was trained
@@ -55,7 +55,10 @@ def read(path: Path, claim: dict[str, Any], work: Work, rows: Iterable[str]) -> 
         if training != identify(work, row):
             problem = f"holds {row!r} of another recipe or other options"
             raise InputError(problem, path=path, remedy="leave the file out, or check out the commit it names.")
-    return cells
+    complete = {
+        row: {seed: own for seed, own in seeds.items() if is_complete(work, own)} for row, seeds in cells.items()
+    }
+    return {row: seeds for row, seeds in complete.items() if seeds}
 
 
 def gather(work: Work) -> Cells:

@@ -111,10 +111,8 @@ def two_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     # Ray takes 127.0.0.1 for a wish to be reached from outside, and replaces it with this machine's address.
     options = {"num_cpus": 1, "object_store_memory": STORE, "node_ip_address": "127.0.0.2"}
     with tempfile.TemporaryDirectory(prefix="ray") as folder:  # short: the paths of sockets have at most 107 bytes
-        head = {**options, "include_dashboard": False, "temp_dir": folder}
-        # Beside temp_dir, Ray notes its address in a folder of its own, which it does not make.
-        monkeypatch.setenv("RAY_TMPDIR", folder)
-        (Path(folder) / "ray").mkdir()
+        monkeypatch.setenv("RAY_TMPDIR", folder)  # where it notes its address too, which temp_dir does not change
+        head = {**options, "include_dashboard": False}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
             made.add_node(**options)
