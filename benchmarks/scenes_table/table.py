@@ -201,13 +201,13 @@ def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
 
 
 def put(document: Path, name: str, text: str) -> None:
-    """Replace what stands between a document's marks of this name, or add it at the end.
+    """Replace what stands between a document's marks of this name, or add it at the end; make the document if need be.
 
     Raises:
         ValueError: only one of the two marks is there.
     """
     begin, end = f"<!-- {name}: written by benchmarks/scenes_table -->", f"<!-- end of {name} -->"
-    old = document.read_text(encoding="utf-8")
+    old = document.read_text(encoding="utf-8") if document.exists() else ""
     if (begin in old) != (end in old):
         raise ValueError(f"{document} holds only one of the marks of {name}")
     block = f"{begin}\n{text}\n{end}"
@@ -215,6 +215,6 @@ def put(document: Path, name: str, text: str) -> None:
         before, _, rest = old.partition(begin)
         new = before + block + rest.partition(end)[2]
     else:
-        new = f"{old.rstrip()}\n\n{block}\n"
+        new = f"{old.rstrip()}\n\n{block}\n".lstrip()
     with write_atomically(document) as temporary:
         temporary.write_text(new, encoding="utf-8")

@@ -159,6 +159,8 @@ def test_the_document_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
     document.write_text(found.replace("<!-- end of one -->", ""))
     with pytest.raises(ValueError, match="only one of the marks"):
         table.put(document, "one", "third")
+    table.put(tmp_path / "new.md", "one", "first")
+    assert (tmp_path / "new.md").read_text().splitlines()[1] == "first"
 
 
 def test_every_row_has_known_regions() -> None:
@@ -312,9 +314,6 @@ def test_the_command_in_small(scenes: Path, tmp_path: Path) -> None:
     make_scenes(unseen, ScenesConfig(images=1, val_images=20, size=96, num_classes=4, themes=2, seed=5, workers=1))
     shutil.rmtree(unseen / "train")
     document = tmp_path / "docs" / "results.md"
-    document.parent.mkdir()
-    document.write_text("# Results\n")
-    (document.parent / "images").mkdir()
     words = [sys.executable, "-m", "benchmarks.scenes_table", str(scenes), "--out", str(tmp_path / "out")]
     words += ["--budget", "smoke", "--rows", "host", "D3SSL", "DenseCL (lightly)", "--seeds", "1"]
     words += ["--write", str(document), "--unseen", str(unseen)]
