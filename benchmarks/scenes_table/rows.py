@@ -62,6 +62,7 @@ TABLE: dict[str, Row] = {
 draws of the base views."""
 
 _PAPERS_DC = "host + DC as in the paper"
+_NO_MASKS = "boxes instead of masks"
 
 STUDY: dict[str, Row] = {
     _PAPERS_DC: Row(options=(*_modules(True, False), *_PAPERS_RCC)),
@@ -91,7 +92,7 @@ STUDY: dict[str, Row] = {
     "any hue": Row(options=_ANY_HUE),
     "any hue, host": Row(options=(*_ANY_HUE, *_HOST)),
     "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
-    "boxes instead of masks": Row(options=_BOXES),
+    _NO_MASKS: Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
     "what stands out, host": Row(regions="contrast", options=_HOST),
     "Felzenszwalb's segments": Row(regions="segments"),
@@ -122,7 +123,10 @@ _NO_CHANGE_OF_D3SSL = {_PAPERS_DC, *_HOSTS, *(name for name, row in STUDY.items(
 _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
 
 COMPARED = {
-    "host": [*(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}), _PAPERS_DC],
+    "host": [
+        *(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}),
+        *(_PAPERS_DC, _NO_MASKS),  # what the host is given, and no more
+    ],
     "host + DC": ["D3SSL"],
     "host + DP": ["D3SSL"],
     "D3SSL": [*_LEFT_OUT, *(name for name in STUDY if name not in _NO_CHANGE_OF_D3SSL)],
