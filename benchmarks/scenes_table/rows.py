@@ -125,7 +125,8 @@ _LEFT_OUT = ("D3SSL without RCC", "D3SSL without mixing", "D3SSL without shift")
 COMPARED = {
     "host": [
         *(name for name, row in TABLE.items() if row.trained and name not in {"host", *_LEFT_OUT}),
-        *(_PAPERS_DC, _NO_MASKS),  # what the host is given, and no more
+        _PAPERS_DC,
+        _NO_MASKS,  # trained on what the host is given, and no more
     ],
     "host + DC": ["D3SSL"],
     "host + DP": ["D3SSL"],
