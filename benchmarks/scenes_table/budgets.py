@@ -81,8 +81,9 @@ BUDGETS: dict[str, Budget] = {
             *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
             *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
             *("--train.batch_size", "128", "--optimizer.lr", "1e-3"),
+            *("--runtime.diagnose_every", "100"),  # do the curves flatten?
         ),
-        steps=500,
+        steps=1500,
         backbone="resnet50",
         region_path="c4",
         roi_size="7",
