@@ -43,6 +43,7 @@ from benchmarks.scenes_table.rows import COMPARED, PAIRS, ROWS, STUDY, TABLE
 from d3ssl.errors import InputError
 from d3ssl.files import read_json, write_json
 
+CURVES = ("loss", "effective_rank", "diagnosis_context_sensitivity", "diagnosis_position_sensitivity")
 DRAWN = ("o_knn", "o_knn_shuffled", "context_sensitivity", "position_sensitivity")
 
 
@@ -85,8 +86,11 @@ def main() -> None:
         beside = options.write.parent
         table.plot(_figures(shown), beside / "images" / f"{options.name}.png", DRAWN)
         record.write(beside / "figures" / f"{options.name}.json", claim, work, shown)
-        picture = f"![Bars with 95 % intervals](images/{options.name}.png)"
-        table.put(options.write, options.name, f"{text}\n\n{picture}")
+        parts = [text, f"![Bars with 95 % intervals](images/{options.name}.png)"]
+        if curves := record.gather_curves(work, shown, CURVES):
+            table.plot_curves(curves, beside / "images" / f"{options.name}_curves.png", CURVES)
+            parts.append(f"![What the trainings logged, a line for each seed](images/{options.name}_curves.png)")
+        table.put(options.write, options.name, "\n\n".join(parts))
     if failed:
         sys.exit("\n".join(["failed:", *failed]))
     if missing:

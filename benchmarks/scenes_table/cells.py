@@ -130,6 +130,12 @@ def read_cell(work: Work, row: str, seed: int) -> Measured | None:
     )
 
 
+def read_curves(work: Work, row: str, seed: int) -> list[dict[str, Any]]:
+    """The lines of a training's log; none, where it is not in this folder."""
+    run = _folder(work, row, seed) / "run"
+    return read_log(run) if (run / "log.jsonl").exists() else []
+
+
 def is_complete(work: Work, found: Measured | None) -> bool:
     """Whether all is there that is measured of a cell."""
     wanted = {name for own in _measurements(work, 0) for name in own.figures}

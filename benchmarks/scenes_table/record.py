@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scenes_table.cells import Measured, Work, identify, is_complete, read_cell
+from benchmarks.scenes_table.cells import Measured, Work, identify, is_complete, read_cell, read_curves
 from benchmarks.scenes_table.rows import ROWS
 from d3ssl.errors import InputError
 from d3ssl.files import read_json, write_json
@@ -71,3 +71,14 @@ def gather(work: Work) -> Cells:
             if (found := read_cell(work, row, seed)) is not None:
                 cells.setdefault(row, {})[seed] = found
     return cells
+
+
+def gather_curves(work: Work, cells: Cells, measures: Iterable[str]) -> dict[str, list[list[dict[str, Any]]]]:
+    """Row → the lines of its trainings' logs, of those in ``work.out`` that logged all ``measures``."""
+    wanted, found = set(measures), {}
+    for row, seeds in cells.items():
+        for seed in seeds:
+            lines = read_curves(work, row, seed)
+            if {name for line in lines for name, value in line.items() if value is not None} >= wanted:
+                found.setdefault(row, []).append(lines)
+    return found

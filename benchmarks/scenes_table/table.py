@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from d3ssl.evaluate.intervals import half_width
 from d3ssl.files import write_atomically
 
+Curves = Mapping[str, Sequence[Sequence[Mapping[str, float | None]]]]
+"""Row → lines of the log of each seed's training."""
+
 Figures = Mapping[str, Mapping[int, Mapping[str, float | None]]]
 """Row → seed → measure → value; None: not measured."""
 
@@ -179,6 +182,10 @@ def _values(seeds: Mapping[int, Mapping[str, float | None]], measure: str) -> li
     return [value for own in seeds.values() if (value := own.get(measure)) is not None]
 
 
+_COLOURS = {"D3SSL": "#2b6cb0", "host": "#d9822b"}
+_OTHER = "#8a8f98"
+
+
 def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
     """Bars with intervals, a panel for each measure."""
     figure = Figure(figsize=(3.2 * len(measures), 0.4 * len(figures) + 1.2), layout="constrained")
@@ -189,13 +196,35 @@ def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
             if not values:
                 continue
             found = interval(values)
-            colour = "#2b6cb0" if row == "D3SSL" else "#d9822b" if row == "host" else "#8a8f98"
+            colour = _COLOURS.get(row, _OTHER)
             half = 0.0 if math.isnan(found.low) else found.value - found.low
             axis.barh(place, found.value, xerr=half, color=colour, error_kw={"lw": 1})
         axis.set_title(name.replace("_", " "), fontsize=9)
         axis.set_yticks(range(len(figures)), list(figures), fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
+    with write_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+
+
+def plot_curves(curves: Curves, path: Path, measures: Sequence[str]) -> None:
+    """What trainings logged, by their steps: a panel for each measure, a line for each seed."""
+    figure = Figure(figsize=(3.4 * len(measures), 3.0), layout="constrained")
+    axes = figure.subplots(1, len(measures), squeeze=False)[0]
+    styles = ["--", "-.", ":"]  # tell rows apart that share a colour
+    others = [row for row in curves if row not in _COLOURS]
+    for axis, name in zip(axes, measures, strict=True):
+        for row, seeds in curves.items():
+            style = styles[others.index(row) % len(styles)] if row in others else "-"
+            for number, lines in enumerate(seeds):
+                points = [(line["step"], line[name]) for line in lines if line.get(name) is not None]
+                label = row if number == 0 else None
+                axis.plot(*zip(*points, strict=True), style, color=_COLOURS.get(row, _OTHER), lw=1, label=label)
+        axis.set_title(name.replace("diagnosis_", "").replace("_", " "), fontsize=9)
+        axis.set_xlabel("step", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(fontsize=7, frameon=False)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

@@ -241,6 +241,21 @@ def test_all_figures_are_gathered_whichever_call_made_them(work: cells.Work) -> 
     assert gather(work)["random"].keys() == {0}
 
 
+def test_curves_are_of_the_trainings_that_logged_all_of_it(work: cells.Work, tmp_path: Path) -> None:
+    logged = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0, "position": 0.5}, {"step": 30, "position": None}]
+    for (row, seed), lines in {("host", 0): logged, ("host", 1): logged[:1], ("D3SSL", 1): logged}.items():
+        run = cells._folder(work, row, seed) / "run"
+        run.mkdir(parents=True)
+        (run / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    measured = cells.Measured(figures={}, commit="", machine="")
+    shown = {row: dict.fromkeys(range(3), measured) for row in ("random", "host", "D3SSL")}
+    curves = record.gather_curves(work, shown, ("loss", "position"))
+    assert curves == {"host": [logged], "D3SSL": [logged]}
+    table.plot_curves(curves, tmp_path / "curves.png", ("loss", "position"))
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.width > 300
+
+
 def test_a_table_seed_by_seed_is_read_back_and_one_made_otherwise_is_refused(
     work: cells.Work, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
