@@ -30,6 +30,12 @@ def test_a_misspelt_command_names_the_nearest(capfd: pytest.CaptureFixture) -> N
     assert "did you mean 'pretrain'" in capfd.readouterr().err
 
 
+def test_what_has_a_place_is_not_asked_for_as_an_option(capfd: pytest.CaptureFixture) -> None:
+    assert main(["doctor", "--data", "photos"]) == 2
+    error = capfd.readouterr().err
+    assert "data is no option here" in error and "d3ssl doctor DATA" in error
+
+
 def test_print_config_of_a_recipe_is_yaml_that_can_be_read_back(capsys: pytest.CaptureFixture) -> None:
     import yaml
 

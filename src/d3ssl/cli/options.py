@@ -89,7 +89,9 @@ def _recipe_first(argv: list[str]) -> list[str]:
 
 
 def _clear_error(parser: ArgumentParser, message: str) -> InputError:
-    known = [action.dest for action in parser._actions if action.dest not in ("help", "print_config", "config")]
+    placed = {action.dest: action.metavar or action.dest for action in parser._actions if not action.option_strings}
+    unnamed = ("help", "print_config", "config", *placed)
+    known = [action.dest for action in parser._actions if action.dest not in unnamed]
     group = re.search(r"[Gg]roup '([^']*)' does not accept option '([^']*)'", message)
     plain = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     key = re.search(
@@ -102,6 +104,8 @@ def _clear_error(parser: ArgumentParser, message: str) -> InputError:
         name = plain[1]
     elif key:
         name = key[1]
+    if name in placed:
+        return InputError(f"{name} is no option here", remedy=f"give it without --: {parser.prog} {placed[name]} …")
     if name is not None:
         return InputError(f"there is no option '{name}'", remedy=nearest(name, known))
     return InputError(message, remedy=f"see {parser.prog} --help.")
