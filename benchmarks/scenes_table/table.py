@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from d3ssl.evaluate.intervals import half_width
 from d3ssl.files import write_atomically
+from d3ssl.page import COLOURS
 
 Curves = Mapping[str, Sequence[Sequence[Mapping[str, float | None]]]]
 """Row → lines of the log of each seed's training."""
@@ -182,8 +183,9 @@ def _values(seeds: Mapping[int, Mapping[str, float | None]], measure: str) -> li
     return [value for own in seeds.values() if (value := own.get(measure)) is not None]
 
 
-_COLOURS = {"D3SSL": "#2b6cb0", "host": "#d9822b"}
-_OTHER = "#8a8f98"
+_OTHER = COLOURS[0]
+_COLOURS = {"host": COLOURS[1], "D3SSL": COLOURS[2]}
+"""Of rows that have their own, as in the reports."""
 
 
 def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
@@ -201,10 +203,8 @@ def plot(figures: Figures, path: Path, measures: Sequence[str]) -> None:
             axis.barh(place, found.value, xerr=half, color=colour, error_kw={"lw": 1})
         axis.set_title(name.replace("_", " "), fontsize=9)
         axis.set_yticks(range(len(figures)), list(figures), fontsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].invert_yaxis()
-    with write_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    _save(figure, path)
 
 
 def plot_curves(curves: Curves, path: Path, measures: Sequence[str]) -> None:
@@ -223,8 +223,13 @@ def plot_curves(curves: Curves, path: Path, measures: Sequence[str]) -> None:
         axis.set_title(name.replace("diagnosis_", "").replace("_", " "), fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=7, frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    for axis in figure.axes:
+        axis.spines[["top", "right"]].set_visible(False)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
 

@@ -90,8 +90,8 @@ def _recipe_first(argv: list[str]) -> list[str]:
 
 def _clear_error(parser: ArgumentParser, message: str) -> InputError:
     placed = {action.dest: action.metavar or action.dest for action in parser._actions if not action.option_strings}
-    unnamed = ("help", "print_config", "config", *placed)
-    known = [action.dest for action in parser._actions if action.dest not in unnamed]
+    options = {action.dest for action in parser._actions if action.option_strings}
+    known = options - {"help", "print_config", "config"}
     group = re.search(r"[Gg]roup '([^']*)' does not accept option '([^']*)'", message)
     plain = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     key = re.search(
