@@ -24,7 +24,7 @@ _HOMES = {
     "pretrain": "d3ssl.train",
 }
 
-_PACKAGES = ("data", "diagnose", "doctor", "evaluate", "losses", "methods", "models", "regions", "train", "views")
+_PACKAGES = ("data", "diagnose", "doctor", "evaluate", "methods", "models", "regions", "train", "views")
 
 
 def __getattr__(name: str) -> Any:

@@ -53,6 +53,16 @@ def gather_rows(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
+def gather_equal(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
+    """Concatenate the rows of all processes in rank order, as many of each, without gradient: one message."""
+    rows = rows.detach()
+    if not is_active():
+        return rows
+    gathered = [torch.empty_like(rows) for _ in range(world_size())]
+    dist.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)
+
+
 def gather_list(values: list[T]) -> list[T]:
     """Concatenate the lists (of what can be pickled) of all processes in rank order."""
     if not is_active():

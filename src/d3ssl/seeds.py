@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,3 +23,18 @@ def torch_generator(*parts: int | str) -> torch.Generator:
 def numpy_generator(*parts: int | str) -> np.random.Generator:
     """A NumPy generator seeded by the parts."""
     return np.random.default_rng(derive_seed(*parts))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """The draws of one batch, by name: to add or remove an operation changes nobody else's, and a view can be replayed."""
+
+    seed: int
+    step: int = 0
+    part: int = 0
+    """Of an accumulated step."""
+    rank: int = 0
+
+    def generator(self, *names: str) -> torch.Generator:
+        """A CPU generator for what is named, such as a view and an operation on it."""
+        return torch_generator(self.seed, "views", self.step, self.part, self.rank, *names)

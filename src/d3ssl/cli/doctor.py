@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA_HELP, add_recipe, build, make_parser, parse
+from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
+from d3ssl.cli.run_options import add_run
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.run import run_doctor
 from d3ssl.train import RunConfig
@@ -23,13 +24,12 @@ def run(argv: Sequence[str]) -> int:
             "d3ssl doctor photos/ --regions regions.parquet --time --json health.json",
         ),
     )
-    add_recipe(parser)
     parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--out", type=str | None, default=None, help="folder for report.html and doctor.json")
     parser.add_argument("--json", type=str | None, default=None, help="file to write what doctor.json holds to")
     parser.add_argument("--time", action="store_true", help="train some steps here, for the run's time and memory")
     parser.add_class_arguments(DoctorConfig, skip={"time"})
-    parser.add_class_arguments(RunConfig, skip={"data", "out"})
+    add_run(parser, argv, skip={"data", "out"})
     options = parse(parser, argv)
     out, options.out = options.out, ""  # the run has no folder yet
     return int(run_doctor(options.data, build(RunConfig, options), build(DoctorConfig, options), out, options.json))

@@ -71,12 +71,12 @@ def parse(parser: ArgumentParser, argv: Sequence[str]) -> Namespace:
         InputError: unknown key (with the nearest known one), wrong value, missing option.
     """
     try:
-        return parser.instantiate(parser.parse_args(_recipe_first(list(argv))))
+        return parser.instantiate(parser.parse_args(recipe_first(list(argv))))
     except ArgumentError as error:
         raise _clear_error(parser, str(error)) from error
 
 
-def _recipe_first(argv: list[str]) -> list[str]:
+def recipe_first(argv: list[str]) -> list[str]:
     """Turn ``--recipe NAME`` into a config file in front of everything else."""
     for place, word in enumerate(argv):
         if word == "--recipe" or word.startswith("--recipe="):

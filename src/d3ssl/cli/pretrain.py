@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import add_recipe, build, make_parser, parse
+from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.run_options import add_run
 from d3ssl.train import RunConfig, pretrain
+from d3ssl.train.pretrain import show_plan
 
 
 def run(argv: Sequence[str]) -> None:
@@ -19,11 +21,14 @@ def run(argv: Sequence[str]) -> None:
             "torchrun --nproc-per-node 8 -m d3ssl pretrain --data coco/train2017 --out run/ --recipe coco-r50-c4",
         ),
     )
-    add_recipe(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
-    parser.add_class_arguments(RunConfig)
+    add_run(parser, argv)
+    parser.add_argument("--dry_run", action="store_true", help="show the plan of the method, check it, and stop")
     options = parse(parser, argv)
     config = build(RunConfig, options)
+    if options.dry_run:
+        show_plan(config)
+        return
     monitor = None
     if config.runtime.diagnose_every is not None:
         from d3ssl.diagnose import Monitor

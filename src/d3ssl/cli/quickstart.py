@@ -14,8 +14,9 @@ import timm
 import torch
 
 import d3ssl
-from d3ssl.cli.options import add_recipe, build, make_parser, parse, read_recipe
+from d3ssl.cli.options import build, make_parser, parse, read_recipe
 from d3ssl.cli.report import MEASURES, Row, cell, verdict, write_report
+from d3ssl.cli.run_options import run_config
 from d3ssl.cli.views import draw_views
 from d3ssl.console import say, show_table
 from d3ssl.data.scenes import ScenesConfig, make_scenes
@@ -122,15 +123,12 @@ def _scenes_config(config: QuickstartConfig) -> ScenesConfig:
 
 def _run_config(config: QuickstartConfig, out: Path, scenes: Path, regions: Path, modules: bool) -> RunConfig:
     """The recipe ``quickstart``, with both modules or neither."""
-    parser = make_parser("pretrain", "", ())
-    add_recipe(parser)
-    parser.add_class_arguments(RunConfig)
     words = ["--recipe", "quickstart", "--data", str(scenes / "train"), "--regions", str(regions)]
     words += ["--out", str(out / ("d3ssl" if modules else "host")), "--train.seed", str(config.seed)]
     words += ["--method.decouple", str(modules).lower(), "--method.deposition", str(modules).lower()]
     if config.steps is not None:
         words += ["--train.steps", str(config.steps)]
-    return build(RunConfig, parse(parser, words))
+    return run_config(words)
 
 
 def _train(config: RunConfig) -> None:
@@ -153,7 +151,7 @@ def _measure(spec: str, name: str, run: RunConfig, scenes: Path, out: Path) -> d
     if all(path.exists() for path in written):
         say(f"finished already: {folder}")
         return read_json(written[0]) | read_json(written[1])
-    reading: Any = {"region_path": run.model.region_path, "roi_size": run.model.roi_size}  # random init has none
+    reading: Any = {"region_path": run.host.region_path, "roi_size": run.host.roi_size}  # random init has none
     objects = ObjectsConfig(size=run.views.size, seed=run.train.seed, **reading)
     metrics = evaluate_objects(spec, str(scenes), str(folder / "objects"), objects)
     probes = DiagnoseConfig(size=run.views.size, seed=run.train.seed, layers=False, **reading)

@@ -5,35 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3ssl.cli.options import DATA_HELP, add_recipe, build, make_parser, parse
+from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
+from d3ssl.cli.run_options import add_run
 from d3ssl.console import progress, say, warn
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.files import write_atomically
-from d3ssl.models.backbone import create_backbone
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.table import check_regions, read_regions
-from d3ssl.seeds import torch_generator
+from d3ssl.seeds import Draws
 from d3ssl.train import RunConfig
 from d3ssl.train.loader import CanvasDataset, collate
-from d3ssl.views import D3Views
+from d3ssl.train.loop import make_backbone
+from d3ssl.views import ViewMaker
 from d3ssl.views.draw import draw_view_set
 
 
 def run(argv: Sequence[str]) -> None:
     parser = make_parser(
         "views",
-        "Draw all views of some images with their regions, one picture an image: what a run is trained on.\n"
+        "Draw all views of some images with their regions, one picture per image: what a run is trained on.\n"
         "Takes the options of `d3ssl pretrain`, so that the pictures show views of the kind the run will see.",
         (
             "d3ssl views photos/ --out pictures/",
             "d3ssl views photos/ --out pictures/ --regions regions.parquet --recipe quickstart --images 16",
         ),
     )
-    add_recipe(parser)
     parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--images", type=int, default=8, help="number of images to draw (at least 2)")
-    parser.add_class_arguments(RunConfig, skip={"data"})
+    add_run(parser, argv, skip={"data"})
     options = parse(parser, argv)
     config = build(RunConfig, options)
     draw_views(config, max(2, options.images), Path(config.out))
@@ -49,17 +49,18 @@ def draw_views(config: RunConfig, count: int, out: Path) -> list[Path]:
     else:
         table = read_regions(config.regions)
         check_regions(table, images)
-    dataset = CanvasDataset(images, table, config.canvas, config.train.seed)
+    plan = config.plan
+    say(plan.table())
+    dataset = CanvasDataset(images, table, config.canvas, config.train.seed, masks=plan.needs_masks)
     loaded = collate([dataset[number] for number in range(min(count, len(dataset)))])
     if isinstance(loaded, InputError):
         raise loaded
     for message in loaded.bad:
         warn(f"skipped: {message}")
     batch = loaded.batch
-    backbone = create_backbone(config.model.backbone, in_channels=config.canvas.channels)
-    switches = {"decouple": config.method.decouple, "deposition": config.method.deposition}
-    views = D3Views(config.views, backbone.mean, backbone.std, **switches)
-    made = views(batch, torch_generator(config.train.seed, "views", 0, 0, 0))
+    backbone = make_backbone(config)
+    views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std)
+    made = views(batch, Draws(seed=config.train.seed))
     paths = []
     with progress("drawing", len(batch.canvas)) as ticker:
         for number in range(len(batch.canvas)):

@@ -18,13 +18,13 @@ from d3ssl.data.images import read_canvas
 from d3ssl.data.processes import num_cores
 from d3ssl.doctor.check import Check
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.methods import D3ssl
+from d3ssl.methods import Learner
 from d3ssl.regions.find import compile_method, encode_png, find_in_file
 from d3ssl.regions.table import RegionTable, read_regions
 from d3ssl.train import RunConfig
 from d3ssl.train.config import num_steps
 from d3ssl.train.loader import CanvasDataset, StepSampler, loading
-from d3ssl.train.loop import Trainer
+from d3ssl.train.loop import Trainer, make_backbone
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import choose_device
 
@@ -86,21 +86,22 @@ def sizes_of_run(run: RunConfig, workers: int) -> dict[str, int]:
     Raises:
         D3sslError: the parts do not go together.
     """
-    method = D3ssl(run.method, replace(run.model, pretrained=False), in_channels=run.canvas.channels)
-    trained = [method.student, method.predictor]
+    plan = run.plan
+    learner = Learner(plan, make_backbone(replace(run, model=replace(run.model, weights=None))))
+    trained = learner.trainable()
     weights = [p for module in trained for p in module.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, run.optimizer, run.train.batch_size)
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     optimizer.step()
     state = sum(t.nbytes for own in optimizer.state.values() for t in own.values() if isinstance(t, torch.Tensor))
-    tensors = sum(t.nbytes for t in method.state_dict().values())
+    tensors = sum(t.nbytes for t in learner.state_dict().values())
     channels, part = run.canvas.channels, run.train.batch_size // run.train.accumulate
-    pixels = run.views.size**2 * (4 if run.method.deposition else 3) + run.views.small_size**2
-    canvas = run.canvas.size**2 * (channels + int(run.canvas.labels))
+    pixels = sum(plan.views[name].size ** 2 for name in plan.used_views)
+    canvas = run.canvas.size**2 * (channels + int(plan.needs_masks))
     return {
         "checkpoint_bytes": tensors + state,
-        "backbone_bytes": sum(t.nbytes for t in method.student.backbone.state_dict().values()),  # type: ignore[union-attr,operator]
+        "backbone_bytes": sum(t.nbytes for t in learner.backbone.state_dict().values()),
         "weights_bytes": tensors + state + sum(w.nbytes for w in weights),
         "batch_bytes": part * (canvas + pixels * channels * _FLOAT),
         "loader_bytes": part * canvas * (_PREFETCH * workers + 1),
@@ -118,9 +119,9 @@ def time_training(images: ImageSet, chosen: list[int], run: RunConfig) -> dict[s
     batch = part if device.type == "cuda" else min(part, max(2, _CPU_PIXELS // run.views.size**2))
     few = images.subset(_spread(chosen, _TRAINED))
     train = replace(run.train, batch_size=batch, accumulate=1, steps=_STEPS + 1)
-    config = replace(run, train=train, model=replace(run.model, pretrained=False))  # as fast, and nothing is fetched
+    config = replace(run, train=train, model=replace(run.model, weights=None))  # as fast, and nothing is fetched
     table = read_regions(run.regions) if run.regions is not None else _find_all(few, run)
-    dataset = CanvasDataset(few, table, config.canvas, config.train.seed)
+    dataset = CanvasDataset(few, table, config.canvas, config.train.seed, masks=config.plan.needs_masks)
     trainer = Trainer(config, dataset, _STEPS + 1, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

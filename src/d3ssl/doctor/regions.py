@@ -35,9 +35,9 @@ def _fail(finding: str, remedy: str) -> Check:
 
 
 def _labels(run: RunConfig, has_maps: bool) -> Check:
-    if run.canvas.labels and not has_maps:
-        remedy = "use --proposals.method contrast or felzenszwalb, or --canvas.labels false."
-        return _fail("canvas.labels is on, but the regions are boxes only.", remedy)
+    if run.plan.needs_masks and not has_maps:
+        remedy = "use --proposals.method contrast or felzenszwalb, or boxes (--dc.background, --dp.carried_by)."
+        return _fail("the method needs masks, but the regions are boxes only.", remedy)
     return Check(name="regions", status="ok", finding=run.regions or f"by {run.proposals.method}")
 
 

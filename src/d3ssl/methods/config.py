@@ -1,26 +1,37 @@
-"""What is trained: the host's objective and the two modules, each switched by itself."""
+"""Which host is trained, and which modules it passes through."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from d3ssl.methods.hosts import Host
+from d3ssl.methods.modules import DecoupleConfig, DepositionConfig, decouple, deposition
+from d3ssl.methods.plan import Plan
+from d3ssl.views.view import RegionsSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
-    """The loss of the method. With both modules off it is the host alone (SoCo)."""
+    """The method: a host with none, one or both of the modules."""
 
+    host: str = "soco"
+    """The dense SSL method: soco or byol, or one that an installed package offers. Its options are --host.NAME."""
     decouple: bool = True
-    """De-coupling (DC): the student sees x1 and x2-small with region collaborative cutout."""
+    """De-coupling (DC): the student's views are cut, and their backgrounds mixed, as --dc.NAME says."""
     deposition: bool = True
-    """De-positioning (DP): the student also sees x3, its foreground shifted onto another image."""
-    deposition_weight: float = 1.0
-    """λ, the weight of the de-positioning loss (decided here)."""
-    objective: Literal["regression", "info_nce"] = "regression"
-    """Pairwise loss of regions: cosine regression (SoCo, BYOL) or InfoNCE over the regions of the batch."""
-    temperature: float = 0.2
-    """Temperature of InfoNCE (DenseCL: 0.2); unused by regression."""
-    predictor: bool = True
-    """Pass the student's rows through a predictor (needed by regression, or it collapses)."""
-    teacher_momentum: float = 0.99
-    """EMA momentum of the teacher at the first step; rises to 1 along a half cosine (SoCo)."""
+    """De-positioning (DP): the student also sees x3, its foreground moved onto another image, as --dp.NAME says."""
+
+
+def make_plan(
+    method: MethodConfig, host: Host, dc: DecoupleConfig, dp: DepositionConfig, size: int, regions: RegionsSpec
+) -> Plan:
+    """The plan of a configuration, checked.
+
+    Raises:
+        InputError: it cannot be carried out (see ``Plan.check``).
+    """
+    plan = host.plan(size, regions)
+    plan = decouple(plan, dc) if method.decouple else plan
+    plan = deposition(plan, dp) if method.deposition else plan
+    plan.check()
+    return plan

@@ -5,6 +5,7 @@ The network stays whole inside (``Backbone.net``), so that its ``state_dict`` is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import timm
@@ -30,6 +31,10 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 
 Library = Literal["timm", "torchvision"]
 RegionPath = Literal["c3", "c4", "map"]
+Level = RegionPath
+"""How deep a network is run: to the map before the last two stages, before the last one, or to all maps."""
+Features = dict[Level, list[Tensor]]
+"""The maps of every level asked for: one for ``c3`` and ``c4``, all of them for ``map``."""
 HEAD_STAGES: dict[RegionPath, int] = {"map": 0, "c4": 1, "c3": 2}
 """Stages of the network that run on regions instead of on whole images."""
 
@@ -128,6 +133,29 @@ class Backbone(nn.Module):
         _, last = self._cut(path)
         return run_chain(self.net, last, (), cells.contiguous(memory_format=torch.channels_last), [])
 
+    def features(self, images: Float[Tensor, "B C H W"], needs: Collection[Level]) -> Features:
+        """The maps of several levels in one pass, which goes no deeper than they need.
+
+        Raises:
+            InputError: the network does not offer one of the levels.
+        """
+        layout = self.layout
+        if not layout.chain:
+            for level in needs:
+                self.require(level)
+            return {"map": self.maps(images)}
+        self._check(images)
+        cuts = {level: len(self._cut(level)[0]) for level in needs if level != "map"}
+        last = len(layout.chain) if "map" in needs else max(cuts.values())
+        value = images.contiguous(memory_format=torch.channels_last)
+        found: Features = {"map": []} if "map" in needs else {}
+        for number, name in enumerate(layout.chain[:last], start=1):
+            value = self.net.get_submodule(name)(value)
+            if "map" in found and name in layout.ends:
+                found["map"].append(value)
+            found |= {level: [value] for level, cut in cuts.items() if cut == number}
+        return found
+
     def compile_stages(self) -> None:
         """``torch.compile`` what runs one after the other, in place: names in the state dict stay as they are.
 
@@ -181,18 +209,26 @@ class Backbone(nn.Module):
         """
         head_stages = HEAD_STAGES[region_path]
         features = self.trunk(images, region_path) if head_stages else self.maps(images)[-1]
-        stride = self.strides[-1 - head_stages]
-        cells = roi_align(features, boxes, 1.0 / stride, roi_size)
-        cells = cells.permute(0, 1, 3, 4, 2)[valid].permute(0, 3, 1, 2)  # selected where channels lie together
-        if head_stages:  # also with no cell at all: under DDP every process has to pass through every layer
-            cells = self.tail(cells, region_path)
-        return cells.mean(dim=(2, 3))
+        scale = 1.0 / self.strides[-1 - head_stages]
+        return self.pool_cells(features, boxes, scale, region_path, roi_size)[valid.flatten()]
+
+    def pool_cells(
+        self, features: Float[Tensor, "B C h w"], boxes: Float[Tensor, "B K 4"], scale: float, path: Level, roi_size: int
+    ) -> Float[Tensor, "N D"]:
+        """RoIAlign on one map, the last stages where the path has them, mean: a row for every box, image by image.
+
+        Args:
+            scale: map px per view px.
+        """
+        cells = roi_align(features, boxes, scale, roi_size)
+        cells = cells.permute(0, 1, 3, 4, 2).flatten(0, 1).permute(0, 3, 1, 2)  # channels lie together
+        return (self.tail(cells, path) if HEAD_STAGES[path] else cells).mean(dim=(2, 3))
 
     def require(self, path: RegionPath) -> None:
         """Raise InputError if regions cannot be read by this path."""
         if not self.supports(path):
             problem = f"the last stages of '{self.timm_name}' cannot be run on regions (region path {path})"
-            raise InputError(problem, remedy="use --model.region_path map.")
+            raise InputError(problem, remedy="use --host.region_path map.")
 
     def _cut(self, path: RegionPath) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules up to the map that regions are read from, and those of the stages behind it."""

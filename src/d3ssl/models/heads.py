@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
+
+from d3ssl.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mlp:
+    """A head as data: ``mlp`` of these sizes."""
+
+    hidden: int = 4096
+    """Hidden units (SoCo, BYOL: 4096)."""
+    out: int = 256
+    """Size of a row (SoCo, BYOL: 256)."""
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.out < 2:
+            raise InputError(f"a head of {self.hidden} hidden units and {self.out} outputs", remedy="give 1 and 2 or more.")
+
+    def build(self, in_features: int) -> nn.Sequential:
+        return mlp(in_features, self.hidden, self.out)
 
 
 def mlp(in_features: int, hidden: int, out_features: int) -> nn.Sequential:

@@ -111,11 +111,16 @@ def pool_box(
 def pool_mask(features: Float[Tensor, "B C h w"], masks: Float[Tensor, "B H W"], stride: int) -> Float[Tensor, "B C"]:
     """Mean over the map's cells, each weighted by how much of its ``stride`` × ``stride`` px the mask covers (as in
     DetCon, arXiv 2103.10957). A mask that covers nothing gives zeros."""
-    height, width = features.shape[2] * stride, features.shape[3] * stride
-    whole = F.pad(masks, (0, max(width - masks.shape[2], 0), 0, max(height - masks.shape[1], 0)))
-    share = F.avg_pool2d(whole[:, None, :height, :width], stride)[:, 0].to(features.dtype)
+    share = cell_shares(masks, stride, (features.shape[2], features.shape[3])).to(features.dtype)
     total = share.sum(dim=(1, 2)).clamp(min=torch.finfo(features.dtype).tiny)
     return torch.einsum("bhw,bchw->bc", share, features) / total[:, None]
+
+
+def cell_shares(masks: Float[Tensor, "B H W"], stride: int, size: tuple[int, int]) -> Float[Tensor, "B h w"]:
+    """Share of every cell's ``stride`` × ``stride`` px that the mask covers, for a map of ``size``."""
+    height, width = size[0] * stride, size[1] * stride
+    whole = F.pad(masks, (0, max(width - masks.shape[2], 0), 0, max(height - masks.shape[1], 0)))
+    return F.avg_pool2d(whole[:, None, :height, :width], stride)[:, 0]
 
 
 def _own_way(backbone: Backbone, maps: list[Tensor], boxes: Float[Tensor, "B 4"]) -> Float[Tensor, "B D"]:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d3ssl.errors import InputError
-from d3ssl.methods import MethodConfig
-from d3ssl.models.network import ModelConfig
+from d3ssl.methods import DecoupleConfig, DepositionConfig, Host, MethodConfig, Plan, find_host, make_plan
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.train.schedule import ScheduleConfig
-from d3ssl.views import ViewsConfig
+from d3ssl.views.view import ViewsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +25,20 @@ class CanvasConfig:
     """Channels of the images; a grey image is repeated to 3."""
     max_candidates: int = 32
     """Candidate regions an image that travel with the canvas; drawn anew at random for every visit."""
-    labels: bool = False
-    """Carry label maps beside the boxes (needed by mask regions)."""
     max_bad_share: float = 0.01
     """The run fails once more than this share of the images seen could not be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network that is trained."""
+
+    backbone: str | None = None
+    """Name of a timm network (`timm.list_models()`): a CNN with feature maps or a ViT. None: that of the weights, or
+    resnet50."""
+    weights: str | None = None
+    """Weights to start from: a run, an exported file, a file of weights of the backbone, timm:NAME:pretrained,
+    torchvision:NAME:FILE, hf:FOLDER. None: random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +102,28 @@ class RunConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
+    host: Any = None
+    """The options of ``method.host`` (of its class in ``d3ssl.methods.HOSTS``); None: its defaults."""
+    dc: DecoupleConfig = field(default_factory=DecoupleConfig)
+    dp: DepositionConfig = field(default_factory=DepositionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        if self.host is None:
+            object.__setattr__(self, "host", find_host(self.method.host)())
+
+    @property
+    def plan(self) -> Plan:
+        """The method as a plan, checked.
+
+        Raises:
+            InputError: it cannot be carried out.
+        """
+        host: Host = self.host
+        return make_plan(self.method, host, self.dc, self.dp, self.views.size, self.views)
 
 
 FREE_TO_CHANGE = (
@@ -175,12 +202,13 @@ def check(config: RunConfig, num_processes: int) -> None:
         problem = f"canvas.max_candidates {config.canvas.max_candidates} is below views.regions_per_image"
         raise InputError(problem, remedy="raise it: regions are chosen among the candidates.")
     _check_ranges(config)
-    if config.canvas.labels and config.canvas.max_candidates > 255:
+    plan = config.plan
+    if plan.needs_masks and config.canvas.max_candidates > 255:
         raise InputError("canvas.max_candidates is above 255", remedy="label maps hold 255 regions at most.")
 
 
 def _check_ranges(config: RunConfig) -> None:
-    train, runtime, model = config.train, config.runtime, config.model
+    train, runtime = config.train, config.runtime
     rules = {
         "train.steps": (train.steps, train.steps is None or train.steps >= 1, "1 or more"),
         "train.epochs": (train.epochs, train.epochs > 0, "above 0"),
@@ -192,10 +220,6 @@ def _check_ranges(config: RunConfig) -> None:
         "canvas.size": (config.canvas.size, config.canvas.size >= 8, "8 or more"),
         "canvas.channels": (config.canvas.channels, config.canvas.channels >= 1, "1 or more"),
         "canvas.max_bad_share": (config.canvas.max_bad_share, 0 <= config.canvas.max_bad_share <= 1, "0..1"),
-        "method.teacher_momentum": (config.method.teacher_momentum, 0 <= config.method.teacher_momentum <= 1, "0..1"),
-        "model.roi_size": (model.roi_size, model.roi_size >= 1, "1 or more"),
-        "model.projector_hidden": (model.projector_hidden, model.projector_hidden >= 1, "1 or more"),
-        "model.projector_out": (model.projector_out, model.projector_out >= 2, "2 or more"),
     }
     for name, (value, holds, range_) in rules.items():
         if not holds:

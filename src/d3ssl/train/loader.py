@@ -59,17 +59,26 @@ class CanvasDataset(Dataset):
 
     The images of every epoch come in an order of their own; an unreadable image is replaced with the one behind it
     in the epoch's order and reported.
+
+    Args:
+        masks: label maps travel with the canvas.
     """
 
-    def __init__(self, images: ImageSet, regions: RegionTable, config: CanvasConfig, seed: int) -> None:
+    def __init__(
+        self, images: ImageSet, regions: RegionTable, config: CanvasConfig, seed: int, *, masks: bool = False
+    ) -> None:
         row_of = {image_id: row for row, image_id in enumerate(regions.ids)}
         self.positions = [index for index, image_id in enumerate(images.ids) if image_id in row_of]
         if not self.positions:
             raise InputError("the regions file holds none of these images", remedy="compute the regions anew.")
         self.rows = [row_of[images.ids[index]] for index in self.positions]
-        if config.labels and any(regions.label_maps[row] is None for row in self.rows):
-            remedy = "use --proposals.method contrast, felzenszwalb or annotations, or --canvas.labels false."
-            raise InputError("canvas.labels is on, but the regions are boxes only", remedy=remedy)
+        if masks and all(regions.label_maps[row] is None for row in self.rows):
+            remedy = (
+                "use regions with masks (--proposals.method contrast, felzenszwalb or annotations, with label maps), or "
+                "boxes throughout (--dc.background outside_boxes, --dp.carried_by box)."
+            )
+            raise InputError("the method needs masks, but the regions are boxes only", remedy=remedy)
+        self.masks = masks
         self.images, self.regions, self.config, self.seed = images, regions, config, seed
         self.place = EpochOrder(seed, len(self.positions))
         """Place in ``positions`` of the training's image ``number``."""
@@ -120,13 +129,14 @@ class CanvasDataset(Dataset):
             "valid": np.arange(config.max_candidates) < len(chosen),
             "index": np.array(self.positions[place], dtype=np.int64),
         }
-        if config.labels:
+        if self.masks:
             item["labels"] = self._labels(row, chosen)
         return item
 
     def _labels(self, row: int, chosen: np.ndarray) -> np.ndarray:
         png = self.regions.label_maps[row]
-        assert png is not None  # checked when the data set was made
+        if png is None:  # an image without any mask among others: its regions count by their boxes
+            return np.zeros((self.config.size, self.config.size), dtype=np.uint8)
         picture = Image.open(io.BytesIO(png)).resize((self.config.size, self.config.size), Image.Resampling.NEAREST)
         renumber = np.zeros(256, dtype=np.uint8)
         renumber[chosen + 1] = np.arange(1, len(chosen) + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.console import Ticker, progress, say, warn
-from d3ssl.contracts import CanvasBatch, map_tensors, to_device
+from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.methods import D3ssl, StepOutput
-from d3ssl.models.backbone import Backbone
-from d3ssl.models.ema import momentum_at
+from d3ssl.methods import Learner, StepOutput
+from d3ssl.models.backbone import Backbone, create_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
-from d3ssl.seeds import derive_seed, torch_generator
+from d3ssl.seeds import Draws, derive_seed
 from d3ssl.train import checkpoint
 from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
 from d3ssl.train.config import RunConfig, as_dict
@@ -31,7 +30,7 @@ from d3ssl.train.log import RunLog
 from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal
 from d3ssl.train.schedule import lr_at
-from d3ssl.views import D3Views
+from d3ssl.views import ViewMaker
 
 BackboneMeasure = Callable[[Backbone], dict[str, float]]
 """Figures of a backbone, which it leaves as it was."""
@@ -41,35 +40,41 @@ BackboneMeasure = Callable[[Backbone], dict[str, float]]
 class StepResult:
     """Figures of one optimiser step."""
 
-    embeddings: Float[Tensor, "N D"]
-    """Of this process and the last accumulated part."""
+    output: StepOutput
+    """Of the last accumulated part."""
     loss: float
-    """Mean over all processes, as are its parts."""
+    """Of this process (the mean over all of them where the step is logged), as are its parts."""
     parts: dict[str, float]
     grad_norm: float
+    rows: float
+    """Regions that counted, over all processes and parts."""
+    figures: dict[str, float]
+    """What the learner says of its state."""
     waited_s: float
+    stopped: bool
+    """Some process was asked to stop."""
 
 
 class Trainer:
-    """Everything a step needs. ``run()`` trains to the end, or until it is asked to stop."""
+    """Everything a step needs. ``run()`` trains to the end, or until it is asked to stop.
+
+    A step waits for the device once, when its figures are read. What processes exchange in it: gradients, batch
+    statistics (where synchronised), keys of the negatives, and one small vector per part (weights, unreadable images,
+    whether to stop); one more for the log, where the step is logged.
+    """
 
     def __init__(self, config: RunConfig, dataset: CanvasDataset, steps: int, device: torch.device) -> None:
         self.config, self.dataset, self.steps, self.device = config, dataset, steps, device
+        plan = config.plan
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: give it back
             torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
-            method = D3ssl(config.method, config.model, in_channels=config.canvas.channels)
+            learner = Learner(plan, make_backbone(config))
         if config.train.sync_batch_norm and world_size() > 1:
-            method = convert_sync_batch_norm(method)
-        self.method: D3ssl = method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        backbone = self.method.student.backbone
-        self.views = D3Views(
-            config.views,
-            backbone.mean,
-            backbone.std,
-            decouple=config.method.decouple,
-            deposition=config.method.deposition,
-        )
-        trained = [self.method.student, self.method.predictor]
+            learner = convert_sync_batch_norm(learner)
+        self.learner: Learner = learner.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        backbone = self.learner.backbone
+        self.views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std, plan.used_views)
+        trained = self.learner.trainable()
         self.optimizer = make_optimizer(trained, config.optimizer, config.train.batch_size)
         self.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
         self.step, self.bad_count = 0, 0
@@ -77,20 +82,20 @@ class Trainer:
 
     def _wrap(self) -> nn.Module:
         if self.config.runtime.compile:
-            for network in (self.method.student, self.method.teacher):
-                network.backbone.compile_stages()  # type: ignore[operator,union-attr]
+            for network in (self.learner.student, self.learner.teacher):
+                network.backbone.compile_stages()
         if world_size() == 1:
-            return self.method
-        return DistributedDataParallel(self.method)
+            return self.learner
+        return DistributedDataParallel(self.learner)
 
     # ---- one step -------------------------------------------------------------------------------------------------
 
-    def train_step(self, batches: Iterator[Loaded]) -> StepResult:
+    def train_step(self, batches: Iterator[Loaded], stop: StopSignal | None = None) -> StepResult:
         """One optimiser step: ``accumulate`` parts forward and backward, then student and teacher are updated."""
-        train = self.config.train
+        train, progress = self.config.train, self.step / self.steps
         scale_rates(self.optimizer, lr_at(self.step, self.steps, self.config.schedule))
         self.optimizer.zero_grad(set_to_none=True)
-        figures, waited, bad = [], 0.0, 0
+        outputs, exchanged, waited = [], [], 0.0
         for part in range(train.accumulate):
             begin = time.perf_counter()
             loaded = next(batches)
@@ -99,37 +104,57 @@ class Trainer:
                 raise loaded
             for message in loaded.bad:
                 warn(f"skipped: {message}")
-            bad += len(loaded.bad)
-            output = self._forward_backward(loaded.batch, part)
-            figures.append(torch.stack([output.loss.detach(), *output.parts.values()]))
+            views = self._make_views(loaded.batch, part)
+            is_asked = stop is not None and stop.received is not None
+            known = views.scale.new_tensor([len(loaded.bad), is_asked], dtype=torch.float64)
+            exchanged.append(all_reduce_sum(torch.cat([views.slots.weight.sum().double()[None], known])))
+            views = dataclasses.replace(views, scale=(world_size() / exchanged[-1][0].clamp(min=1e-6)).float())
+            outputs.append(self._forward_backward(views, progress, is_last=part == train.accumulate - 1))
         limit = train.clip_grad_norm if train.clip_grad_norm is not None else float("inf")
         norm = nn.utils.clip_grad_norm_(self.parameters, limit)
-        # Of all processes, so that they agree on whether to go on.
-        counted = torch.cat([torch.stack(figures).mean(0), torch.tensor([float(bad)], device=self.device)])
-        *shares, bad = all_reduce_sum(counted).tolist()
-        loss, *parts = (share / world_size() for share in shares)
-        self._check_finite(loss, float(norm))
+        figures = torch.stack([torch.stack([o.loss.detach(), *o.parts.values()]) for o in outputs]).mean(0).double()
+        if self.is_logged(self.step + 1):
+            figures = all_reduce_sum(figures) / world_size()
+        fewest = torch.stack(exchanged).amin(0)[:1]
+        # The one wait of the step: every process reads the same figures, so all agree on whether to go on.
+        read = torch.cat([torch.stack(exchanged).sum(0), fewest, norm.double()[None], figures]).tolist()
+        rows, bad, asked, fewest_rows, norm, loss, *parts = read
+        self._check_rows(fewest_rows)
+        self._check_finite(loss, norm)
         self._check_readable(int(bad))
         self.optimizer.step()
-        self.method.update_teacher(momentum_at(self.step, self.steps, self.config.method.teacher_momentum))
+        state = self.learner.after_step(progress, [output.carry for output in outputs])
         self.step += 1
-        named = dict(zip(output.parts, parts, strict=True))
-        return StepResult(output.embeddings, loss, named, float(norm), waited)
+        named = dict(zip(outputs[-1].parts, parts, strict=True))
+        return StepResult(outputs[-1], loss, named, norm, rows, state, waited, asked > 0)
 
-    def _forward_backward(self, batch: CanvasBatch, part: int) -> StepOutput:
-        train = self.config.train
+    def _make_views(self, batch: CanvasBatch, part: int) -> ViewSet:
+        draws = Draws(seed=self.config.train.seed, step=self.step, part=part, rank=rank())
         with torch.no_grad():
             # Parameters are drawn before the batch travels, so that the CPU does not have to wait for the device.
-            drawn = self.views.sample(batch, torch_generator(train.seed, "views", self.step, part, rank()))
-            views = map_tensors(self.views.apply(to_device(batch, self.device), drawn), _channels_last)
-        is_last = part == train.accumulate - 1
+            drawn = self.views.sample(batch, draws)
+            return map_tensors(self.views.apply(to_device(batch, self.device), drawn), channels_last)
+
+    def _forward_backward(self, views: ViewSet, progress: float, *, is_last: bool) -> StepOutput:
         only_add = not is_last and isinstance(self.network, DistributedDataParallel)
         use_bf16 = self.config.runtime.bf16 and self.device.type == "cuda"
         with self.network.no_sync() if only_add else contextlib.nullcontext():  # type: ignore[operator]
             with torch.autocast("cuda", torch.bfloat16, enabled=use_bf16):
-                output = self.network(views)
-            (output.loss / train.accumulate).backward()
+                output: StepOutput = self.network(views, progress)
+            (output.loss / self.config.train.accumulate).backward()
         return output
+
+    def is_logged(self, step: int) -> bool:
+        """Whether a line of the log is written after this step."""
+        every = self.config.runtime.diagnose_every
+        is_measured = every is not None and step % every == 0
+        return step % self.config.runtime.log_every == 0 or step == self.steps or is_measured
+
+    def _check_rows(self, fewest: float) -> None:
+        needs_regions = any(o.reader.rows == "region" for o in self.learner.plan.objectives.values())
+        if needs_regions and fewest < 2:
+            remedy = "look at `d3ssl views`; start a new run with a lower --views.min_visible or a larger batch."
+            raise D3sslError("fewer than two regions of the batch survive in all views", remedy=remedy)
 
     def _check_finite(self, loss: float, norm: float) -> None:
         if not (abs(loss) < float("inf") and norm < float("inf")):
@@ -143,7 +168,7 @@ class Trainer:
         share = self.config.canvas.max_bad_share
         if bad and self.bad_count > share * seen:
             problem = f"{self.bad_count} of {seen} images could not be read, more than canvas.max_bad_share {share}"
-            remedy = "mend or remove the files named above, or raise --canvas.max_bad_share; then --resume."
+            remedy = "fix or remove the files named above, or raise --canvas.max_bad_share; then --resume."
             raise D3sslError(problem, remedy=remedy)
 
     # ---- the whole run --------------------------------------------------------------------------------------------
@@ -163,10 +188,10 @@ class Trainer:
         try:
             with source as batches, bar as ticker:
                 while self.step < self.steps:
-                    result = self.train_step(batches)
+                    result = self.train_step(batches, stop)
                     if recorder is not None:
                         recorder.add(self, result, watch, ticker)
-                    stopped = stop.agreed(self.device)
+                    stopped = result.stopped or (world_size() == 1 and stop.received is not None)
                     is_due = stopped or self.step == self.steps or self.step % config.runtime.save_every == 0
                     if is_due and rank() == 0:
                         self.save(run, digest)
@@ -190,22 +215,23 @@ class Trainer:
             "processes": world_size(),
             "config": as_dict(self.config),
             "data_digest": digest,
-            "method": self.method.state_dict(),
+            "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         checkpoint.save(run, state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint; with the randomness a function of the step, nothing else is needed."""
-        self.method.load_state_dict(state["method"])
+        self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.bad_count = state["step"], state["bad_count"]
         if state["processes"] != world_size():
             change = f"{state['processes']} processes before, {world_size()} now"
-            warn(f"the views are drawn for each process: the run goes on, but not bit for bit ({change})")
+            warn(f"the views are drawn for each process: the run continues; results may differ ({change})")
 
 
-def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+def channels_last(tensor: Tensor) -> Tensor:
+    """Images in channels_last memory; all else as it is."""
     is_images = tensor.ndim == 4 and tensor.is_floating_point()
     return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
 
@@ -226,13 +252,13 @@ class Recorder:
         self.waited += result.waited_s
         if ticker is not None:
             ticker.advance(1, f"loss {result.loss:.3f}")
+        if not trainer.is_logged(trainer.step):
+            return
         every = self.config.runtime.diagnose_every
         is_measured = self.measure is not None and every is not None and trainer.step % every == 0
-        if trainer.step % self.config.runtime.log_every and trainer.step != trainer.steps and not is_measured:
-            return
         took = max(time.perf_counter() - self.begin, 1e-9)
         train = self.config.train
-        embeddings = result.embeddings.float()
+        embeddings = result.output.watched[result.output.counted].float()
         figures = {
             "epoch": trainer.step * train.batch_size / len(trainer.dataset),
             "loss": result.loss,
@@ -240,11 +266,11 @@ class Recorder:
             "embedding_std": embedding_spread(embeddings),
             "effective_rank": effective_rank(embeddings),
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
-            "teacher_momentum": momentum_at(trainer.step - 1, trainer.steps, self.config.method.teacher_momentum),
+            **result.figures,
             "grad_norm": result.grad_norm,
             "images_per_s": self.steps * train.batch_size / took,
             "data_wait_share": self.waited / took,
-            "regions_per_image": embeddings.shape[0] * train.accumulate * world_size() / train.batch_size,
+            "regions_per_image": result.rows / train.batch_size,
             "unreadable_images": float(trainer.bad_count),
         }
         if is_measured:
@@ -260,7 +286,7 @@ class Recorder:
         assert self.measure is not None
         begin = time.perf_counter()
         try:
-            found = self.measure(trainer.method.student.backbone)  # type: ignore[arg-type]
+            found = self.measure(trainer.learner.backbone)
         except D3sslError as error:
             warn(f"no diagnosis at step {trainer.step}: {error}")
             found = {}
@@ -272,12 +298,19 @@ class Recorder:
         self.log.close()
 
 
+def make_backbone(config: RunConfig) -> Backbone:
+    """The network to train, with its starting weights.
+
+    Raises:
+        InputError: unknown network or weights that do not fit it.
+    """
+    return create_backbone(config.model.backbone or "resnet50", in_channels=config.canvas.channels)
+
+
 def describe(config: RunConfig, trainer: Trainer) -> None:
     """Say what is about to be trained."""
-    method, model = config.method, config.model
-    modules = [name for name, on in (("DC", method.decouple), ("DP", method.deposition)) if on]
+    backbone = trainer.learner.backbone
     say(
-        f"{model.backbone} ({model.region_path}), {method.objective}, "
-        f"{'host + ' + ' + '.join(modules) if modules else 'host alone'}: {trainer.steps} steps of "
+        f"{backbone.timm_name}, {trainer.learner.plan.title}: {trainer.steps} steps of "
         f"{config.train.batch_size} images from {len(trainer.dataset)}, on {world_size()} × {trainer.device.type}"
     )

@@ -20,13 +20,12 @@ from d3ssl.distributed import barrier, collective_device, gather_rows, rank, wor
 from d3ssl.errors import InputError
 from d3ssl.files import digest, make_folder, write_text
 from d3ssl.models.artifact import save_backbone
-from d3ssl.models.backbone import check_size, create_backbone
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.loader import CanvasDataset
-from d3ssl.train.loop import BackboneMeasure, Trainer, describe
+from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
 from d3ssl.train.schedule import num_warmup_steps
@@ -59,7 +58,9 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
     _claim(run, resume)
     regions = _regions(config, images, run)
     with StopSignal() as stop, process_group(device):
-        dataset = CanvasDataset(images, regions, config.canvas, config.train.seed)
+        dataset = CanvasDataset(
+            images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks
+        )
         data_digest = digest(images.digest(), str(regions.metadata.get("digest", "")))
         _check_same(data_digest)
         trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device)
@@ -96,12 +97,21 @@ def _claim(run: Path, resume: bool) -> None:
 
 def try_parts(config: RunConfig, num_images: int) -> None:
     """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
-    backbone = create_backbone(config.model.backbone, in_channels=config.canvas.channels)
-    backbone.require("map" if config.model.region_path == "fpn" else config.model.region_path)
-    for side in (config.views.size, config.views.small_size):
-        check_size(backbone, (side, side))
+    config.plan.check_backbone(make_backbone(config))
     make_optimizer(nn.Linear(1, 1), config.optimizer, config.train.batch_size)
     num_warmup_steps(num_steps(config.train, num_images), config.schedule)
+
+
+def show_plan(config: RunConfig) -> None:
+    """Say what would be trained, after the checks that a run begins with; no image is read.
+
+    Raises:
+        InputError: the run could not begin.
+    """
+    check(config, torchrun_rank()[1])
+    backbone = make_backbone(config)
+    config.plan.check_backbone(backbone)
+    say(f"{config.plan.table()}\n  backbone: {backbone.timm_name}")
 
 
 def _check_same(data_digest: str) -> None:
@@ -125,7 +135,8 @@ def _regions(config: RunConfig, images: ImageSet, run: Path) -> RegionTable:
 
 
 def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest: str) -> None:
-    network = trainer.method.student if config.train.export == "student" else trainer.method.teacher
+    learner = trainer.learner
+    network = learner.student if config.train.export == "student" else learner.teacher
     manifest = {
         "input_size": config.views.size,
         "steps": trainer.step,
@@ -140,5 +151,5 @@ def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest:
             "timm": timm.__version__,
         },
     }
-    save_backbone(run, network.backbone, manifest)  # type: ignore[arg-type]
+    save_backbone(run, network.backbone, manifest)
     say(f"backbone: {run / 'backbone.safetensors'}")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-from d3ssl.distributed import all_reduce_sum, is_active
+from d3ssl.distributed import is_active
 from d3ssl.errors import InputError
 
 
@@ -44,7 +44,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a flag which is read between two steps; a second signal ends at once."""
+    """Turns SIGTERM and SIGINT into a flag that the next step shares with all processes; a second signal ends at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -67,9 +67,3 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.received = number
-
-    def agreed(self, device: torch.device) -> bool:
-        """True in every process once any has been asked to stop."""
-        if not is_active():
-            return self.received is not None
-        return bool(all_reduce_sum(torch.tensor(float(self.received is not None), device=device)) > 0)

@@ -1,20 +1,20 @@
-"""Views: from the canvas to what the networks see, with the three augmentation strategies of D³SSL."""
+"""Views: from the canvas to what the networks see. A view is a chain of operations (``ViewSpec``), made by one maker."""
 
-from d3ssl.views.config import ViewsConfig
-from d3ssl.views.cutout import context_cutout, region_collaborative_cutout
-from d3ssl.views.d3views import D3Views, ViewParameters
-from d3ssl.views.geometry import GeometryConfig
-from d3ssl.views.mixing import mix_background, sample_partners
-from d3ssl.views.photometric import SOCO_X1, SOCO_X2, PhotometricConfig
-from d3ssl.views.shift import shift_foreground
+from d3ssl.views.maker import DrawnViews, ViewMaker
+from d3ssl.views.ops.context_cutout import context_cutout
+from d3ssl.views.ops.cutout import region_collaborative_cutout
+from d3ssl.views.ops.mixing import mix_background, sample_partners
+from d3ssl.views.ops.photometric import SOCO_X1, SOCO_X2
+from d3ssl.views.ops.shift import shift_foreground
+from d3ssl.views.view import RegionsSpec, ViewsConfig, ViewSpec
 
 __all__ = [
     "SOCO_X1",
     "SOCO_X2",
-    "D3Views",
-    "GeometryConfig",
-    "PhotometricConfig",
-    "ViewParameters",
+    "DrawnViews",
+    "RegionsSpec",
+    "ViewMaker",
+    "ViewSpec",
     "ViewsConfig",
     "context_cutout",
     "mix_background",

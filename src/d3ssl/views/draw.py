@@ -36,8 +36,8 @@ def draw_view_set(
     """One picture of all views of one image.
 
     First the canvas at the image's true aspect, with all candidate regions (thin, grey) and the chosen ones (slot
-    colours); then each view that exists, with the chosen regions. A slot has one colour in every panel; slots that
-    are not valid are not drawn. Views are shown magnified to ``panel`` px of height, pixels unsmoothed, so that
+    colours); then each view by its name, with the chosen regions. A slot has one colour in every panel; slots that
+    repeat a region are not drawn. Views are shown magnified to ``panel`` px of height, pixels unsmoothed, so that
     the true resolution is seen.
 
     Args:
@@ -56,25 +56,21 @@ def draw_view_set(
         raise InputError(
             f"there is no image {image} in a batch of {len(batch.canvas)}", remedy="choose a smaller number."
         )
-    valid = views.valid[image].cpu()
+    valid = views.slots.distinct[image].cpu()
     candidates = int(batch.valid[image].sum())
     count = f"{int(valid.sum())} of {candidates} regions chosen"
     panels = [(_draw_canvas(batch, views, image, panel), ["image", count])]
-    for name, view in _named_views(views):
+    for name, view in views.views.items():
         height, width = view.images.shape[2:]
         caption = [name, f"{width} x {height} px{_kept_share(view, image)}"]
-        panels.append((_draw_view(view, valid, mean, std, image, panel), caption))
+        single = len(view.images) // len(batch.canvas)  # a view of single regions holds several images for each
+        if single == 1:
+            panels.append((_draw_view(view, valid, mean, std, image, panel), caption))
+        for slot in range(single) if single > 1 else ():
+            own = valid[slot : slot + 1]
+            picture = _draw_view(view, own, mean, std, image * single + slot, panel, slot)
+            panels.append((picture, [f"{name} {slot}", caption[1]]))
     return _in_a_row(panels)
-
-
-def _named_views(views: ViewSet) -> list[tuple[str, View]]:
-    named = [
-        ("teacher x1", views.teacher_x1),
-        ("teacher x2", views.teacher_x2),
-        ("student x1", views.student_x1),
-        ("student x2-small", views.student_x2_small),
-    ]
-    return named if views.student_x3 is None else [*named, ("student x3", views.student_x3)]
 
 
 def _kept_share(view: View, image: int) -> str:
@@ -89,21 +85,29 @@ def _draw_canvas(batch: CanvasBatch, views: ViewSet, image: int, panel: int) -> 
     stretch = torch.tensor([size[0] / side, size[1] / side]).repeat(2)
     candidates, valid = batch.boxes[image].cpu(), batch.valid[image].cpu()
     _outline(picture, candidates * stretch, valid, [_CANDIDATE] * len(valid), width=1)
-    chosen, valid = views.canvas_boxes[image].cpu(), views.valid[image].cpu()
+    chosen, valid = views.slots.boxes[image].cpu(), views.slots.distinct[image].cpu()
     _outline(picture, chosen * stretch, valid, _colours(len(valid)), width=2)
     return picture
 
 
 def _draw_view(
-    view: View, valid: Bool[Tensor, "K"], mean: Sequence[float], std: Sequence[float], image: int, panel: int
+    view: View,
+    valid: Bool[Tensor, "K"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    image: int,
+    panel: int,
+    slot: int = 0,
 ) -> Image.Image:
+    """``slot``: that of the first box."""
     pixels = view.images[image].detach().cpu().float()
     pixels = pixels * pixels.new_tensor(std)[:, None, None] + pixels.new_tensor(mean)[:, None, None]
     height, width = pixels.shape[1:]
     size = (max(1, round(panel * width / height)), panel)
     picture = _to_picture(pixels).resize(size, Image.Resampling.NEAREST)
     stretch = torch.tensor([size[0] / width, size[1] / height]).repeat(2)
-    _outline(picture, view.boxes[image].detach().cpu().float() * stretch, valid, _colours(len(valid)), width=2)
+    colours = _colours(slot + len(valid))[slot:]
+    _outline(picture, view.boxes[image].detach().cpu().float() * stretch, valid, colours, width=2)
     return picture
 
 

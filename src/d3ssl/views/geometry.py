@@ -9,40 +9,14 @@ on CPUs and GPUs alike. Parameters are drawn on the CPU, so that every device se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from d3ssl.errors import InputError
-
 TRIES = 10
 """Draws before the central crop, as torchvision's RandomResizedCrop."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeometryConfig:
-    """Which part of an image the views x1 and x2 show."""
-
-    x1_area: tuple[float, float] = (1.0, 1.0)
-    """Area of x1's window as a share of the image; (1, 1) is the whole image whatever its aspect (SoCo's V1)."""
-    x2_area: tuple[float, float] = (0.6, 1.0)
-    """Area of x2's window as a share of x1's window (SoCo's V2 for C4; SoCo FPN uses 0.5)."""
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    """Width / height of a window, measured in pixels of the original image (Inception's crop)."""
-    flip: float = 0.5
-    """Probability of a horizontal mirror, drawn for every view by itself."""
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in (("x1_area", self.x1_area), ("x2_area", self.x2_area)):
-            if not 0 < low <= high <= 1:
-                raise InputError(f"geometry.{name} is {(low, high)}", remedy="give 0 < low ≤ high ≤ 1.")
-        if not 0 < self.aspect[0] <= self.aspect[1] < math.inf:
-            raise InputError(f"geometry.aspect is {self.aspect}", remedy="give 0 < low ≤ high.")
-        if not 0 <= self.flip <= 1:
-            raise InputError(f"geometry.flip is {self.flip}", remedy="give a probability, 0..1.")
 
 
 def sample_windows(
@@ -94,11 +68,6 @@ def sample_windows(
     start = corner + place * (1 - chosen) * extent
     stop = torch.minimum(start + chosen * extent, outer[:, 2:])  # rounding must not leave the outer window
     return torch.cat([start, stop], dim=1)
-
-
-def sample_flips(batch: int, probability: float, generator: torch.Generator) -> Bool[Tensor, "B"]:
-    """Which images to mirror; on the CPU."""
-    return torch.rand(batch, generator=generator) < probability
 
 
 def window_matrix(

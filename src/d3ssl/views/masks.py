@@ -1,10 +1,18 @@
-"""Boxes as sets of pixels: a pixel belongs to a box if its centre lies in it."""
+"""Boxes as sets of pixels (a pixel belongs to a box if its centre lies in it), and what a view shows of them."""
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Literal
+
 import torch
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
+
+from d3ssl.contracts import Slots, View
+
+Carrier = Literal["box", "mask"]
+"""What belongs to a region: its whole box, or the pixels of its mask."""
 
 
 def pixel_corners(boxes: Float[Tensor, "*shape 4"], size: tuple[int, int]) -> Float64[Tensor, "*shape 4"]:
@@ -38,3 +46,25 @@ def union_mask(
     """The pixels that belong to any valid box."""
     rows, columns = spans(pixel_corners(boxes, size), size)
     return (torch.bmm((rows * valid[..., None]).transpose(1, 2), columns) > 0)[:, None]
+
+
+def own_pixels(view: View, slots: Slots, carried_by: Carrier) -> Bool[Tensor, "B 1 H W"]:
+    """The pixels of the regions. A region without any pixel in the label map counts by its box."""
+    size = view.images.shape[2], view.images.shape[3]
+    if carried_by == "box" or view.labels is None:
+        return union_mask(view.boxes, slots.distinct, size)
+    masked = (view.labels > 0)[:, None]
+    return masked | union_mask(view.boxes, slots.distinct & ~has_mask(view.labels, slots.distinct.shape[1]), size)
+
+
+def has_mask(labels: UInt8[Tensor, "B H W"], slots: int) -> Bool[Tensor, "B K"]:
+    """Whether the label map shows any pixel of each slot's region."""
+    seen = torch.zeros(len(labels), 256, dtype=torch.bool, device=labels.device)
+    seen.scatter_(1, labels.flatten(1).long(), True)
+    return seen[:, 1 : slots + 1]
+
+
+def hide(view: View, keep: Bool[Tensor, "B 1 H W"]) -> View:
+    """The view with the mean colour (0) where a pixel is not kept."""
+    shown = keep if view.keep is None else view.keep & keep
+    return dataclasses.replace(view, images=view.images * keep, keep=shown)

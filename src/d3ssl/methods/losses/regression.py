@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from d3ssl.contracts import RowInfo
-from d3ssl.losses.objective import at_least_float32
+from d3ssl.contracts import Rows
+from d3ssl.methods.losses.loss import at_least_float32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +29,10 @@ class Regression:
     Source: BYOL, arXiv 2006.07733, equation 2; for regions SoCo, arXiv 2106.02637 (which drops the constant 2).
     """
 
+    contrasts: ClassVar[bool] = False
+
     def __call__(
-        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "N D"], rows: RowInfo
+        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows
     ) -> Float[Tensor, "N"]:
         with torch.autocast(student.device.type, enabled=False):
             student = F.normalize(at_least_float32(student), dim=1)

@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.errors import InputError
+from d3ssl.views.masks import Carrier, own_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixBackground:
+    """Replace the surroundings of the regions with another image of the batch."""
+
+    name: ClassVar[str] = "mix_background"
+    carried_by: Carrier = "box"
+    """What of a region stays: its whole box, or the pixels of its mask."""
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.carried_by == "mask"
+
+    def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> Int64[Tensor, "B"]:
+        """The partner of every image."""
+        return sample_partners(len(batch.canvas), generator, batch.index)
+
+    def apply(self, view: View, slots: Slots, drawn: Int64[Tensor, "B"], whole: Tensor) -> View:
+        own = own_pixels(view, slots, self.carried_by)
+        images = mix_background(view.images, own, whole[drawn])
+        return dataclasses.replace(view, images=images, keep=own if view.keep is None else view.keep & own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillHoles:
+    """Show another image of the batch wherever the view does not show its own (after a cutout or a shift)."""
+
+    name: ClassVar[str] = "fill_holes"
+    needs_masks: ClassVar[bool] = False
+
+    def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> Int64[Tensor, "B"]:
+        """The partner of every image."""
+        return sample_partners(len(batch.canvas), generator, batch.index)
+
+    def apply(self, view: View, slots: Slots, drawn: Int64[Tensor, "B"], whole: Tensor) -> View:
+        if view.keep is None:
+            return view
+        return dataclasses.replace(view, images=mix_background(view.images, view.keep, whole[drawn]))
 
 
 def sample_partners(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
+from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.errors import InputError
 from d3ssl.views.geometry import clip_boxes, map_boxes, warp, warp_labels
-from d3ssl.views.masks import union_mask
+from d3ssl.views.masks import Carrier, has_mask, union_mask
 
 ShiftMode = Literal["union", "each", "none"]
 
@@ -25,6 +27,39 @@ class ShiftParameters:
     """Where in the range of scales; the union takes the first slot's."""
     place: Float[Tensor, "B K 2"]
     """Where in the room that is left, x and y; the union takes the first slot's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift:
+    """Foreground shift as an operation: what the regions leave shows the mean colour."""
+
+    name: ClassVar[str] = "shift"
+    mode: ShiftMode = "each"
+    """Every region by itself, all together (``union``), or not at all: their surroundings go all the same."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Lowest and highest factor by which the foreground is rescaled."""
+    carried_by: Carrier = "box"
+    """What moves with a region: its whole box, or the pixels of its mask."""
+
+    @property
+    def needs_masks(self) -> bool:
+        return self.carried_by == "mask"
+
+    def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> ShiftParameters:
+        return sample_shift(len(batch.canvas), slots, generator)
+
+    def apply(self, view: View, slots: Slots, drawn: ShiftParameters, whole: Tensor) -> View:
+        size = view.images.shape[2], view.images.shape[3]
+        keep = torch.ones_like(view.images[:, :1], dtype=torch.bool) if view.keep is None else view.keep
+        moving = shift_matrices(view.boxes, slots.distinct, size, drawn, mode=self.mode, scale=self.scale)
+        masked = None
+        if self.carried_by == "mask" and view.labels is not None:
+            masked = has_mask(view.labels, slots.distinct.shape[1])
+        images, shown, labels = apply_shift(
+            view.images, keep, view.boxes, slots.distinct, moving, view.labels, masked=masked
+        )
+        boxes = shift_boxes(view.boxes, slots.distinct, moving, size)
+        return dataclasses.replace(view, images=images, keep=shown, labels=labels, boxes=boxes)
 
 
 def sample_shift(batch: int, slots: int, generator: torch.Generator | None = None) -> ShiftParameters:
@@ -72,7 +107,8 @@ def shift_foreground(
     parameters = sample_shift(valid.shape[0], valid.shape[1], generator)
     size = images.shape[2], images.shape[3]
     matrices = shift_matrices(boxes, valid, size, parameters, mode=mode, scale=scale)
-    moved, shown, _ = apply_shift(images, keep, boxes, valid, matrices, labels)
+    masked = None if labels is None else torch.ones_like(valid)
+    moved, shown, _ = apply_shift(images, keep, boxes, valid, matrices, labels, masked=masked)
     return moved, shown, shift_boxes(boxes, valid, matrices, size)
 
 
@@ -137,7 +173,7 @@ def apply_shift(
     matrices: Float[Tensor, "B M 3 3"],
     labels: UInt8[Tensor, "B H W"] | None = None,
     *,
-    masked: bool = True,
+    masked: Bool[Tensor, "B K"] | None = None,
 ) -> tuple[Float[Tensor, "B C H W"], Bool[Tensor, "B 1 H W"], UInt8[Tensor, "B H W"] | None]:
     """Move the foreground by the matrices of ``shift_matrices``; images and keep as ``shift_foreground`` returns them.
 
@@ -145,16 +181,19 @@ def apply_shift(
 
     Args:
         labels: label map to carry: k + 1 moves with slot k, all else becomes 0.
-        masked: with labels, a slot carries its labelled pixels only; False: its whole box.
+        masked: slots that carry their labelled pixels only; the others carry their whole box (None: all do).
     """
     size = images.shape[2], images.shape[3]
     moved, shown = torch.zeros_like(images), torch.zeros_like(keep)
     moved_labels = None if labels is None else torch.zeros_like(labels)
-    for matrix, owned, members in _turns(shift_boxes(boxes, valid, matrices, size), valid, matrices, size):
+    moved_boxes = shift_boxes(boxes, valid, matrices, size)
+    for matrix, owned, members in _turns(moved_boxes, valid, matrices, size):
         if labels is not None and moved_labels is not None:
             carried = warp_labels(labels, matrix, size)
             carried = carried * _is_member(carried, members)
-            owned = owned & (carried > 0)[:, None] if masked else owned
+            if masked is not None:
+                by_box = union_mask(moved_boxes, members & ~masked, size)
+                owned = owned & ((carried > 0)[:, None] | by_box)
             moved_labels = torch.where(owned[:, 0], carried, moved_labels)
         kept = warp_labels(keep[:, 0].byte(), matrix, size)[:, None] > 0
         moved = torch.where(owned, warp(images, matrix, size, padding="border"), moved)

@@ -1,0 +1,7 @@
+"""Losses of pairs of rows, one per file; each is a frozen dataclass, so that a plan can name it."""
+
+from d3ssl.methods.losses.info_nce import InfoNce
+from d3ssl.methods.losses.loss import Loss
+from d3ssl.methods.losses.regression import Regression
+
+__all__ = ["InfoNce", "Loss", "Regression"]

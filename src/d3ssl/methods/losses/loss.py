@@ -1,0 +1,39 @@
+"""What every loss of pairs of rows has in common."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from d3ssl.contracts import Rows
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """ℓ(z_s, z_t): the loss of each row, not reduced."""
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether rows are compared with those of other images: the teacher's rows then come from all processes."""
+        ...
+
+    def __call__(
+        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows
+    ) -> Float[Tensor, "N"]:
+        """One loss per row, in float32 also under autocast (float64 for float64 rows).
+
+        Args:
+            student: what the student (and its predictor) says of each row of this process; carries the gradient.
+            teacher: what the teacher says of the same rows, from ``rows.start`` on; never gets a gradient. M = N, or
+                the rows of all processes for a loss that contrasts.
+            rows: where the teacher's rows come from, and what each counts. A row's own weight is applied afterwards.
+        """
+        ...
+
+
+def at_least_float32(rows: Tensor) -> Tensor:
+    """Half-precision rows as float32; float32 and float64 as they are."""
+    return rows.to(torch.promote_types(rows.dtype, torch.float32))

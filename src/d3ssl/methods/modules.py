@@ -1,0 +1,143 @@
+"""The two modules of D³SSL (arXiv 2303.16947) as functions from plan to plan, so that they serve every host.
+
+They commute: ``decouple`` leaves x3 alone, and ``deposition`` compares x3 with what the teacher sees, cut or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from d3ssl.errors import InputError
+from d3ssl.methods.plan import Objective, Pair, Plan
+from d3ssl.views.masks import Carrier
+from d3ssl.views.ops import ContextCutout, FillHoles, MixBackground, Operation, RegionCutout, Shift
+from d3ssl.views.ops.photometric import Photometric
+from d3ssl.views.view import ViewSpec
+
+X3 = "x3"
+_CUT = "_cut"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoupleConfig:
+    """De-coupling (DC): what the student's views lose."""
+
+    cutout: float = 0.3
+    """ρ of Region Collaborative Cutout, 0..1 (D³SSL: 0.3); 0: no cutout."""
+    cutout_where: Literal["regions", "context", "both"] = "regions"
+    """What is cut: the regions (D³SSL), their surroundings, or both by ρ each."""
+    cutout_fill: Literal["mean", "mix"] = "mean"
+    """What cut pixels show: the mean colour, or another image of the batch."""
+    background: Literal["keep", "outside_boxes", "outside_masks"] = "keep"
+    """What another image of the batch replaces: nothing (D³SSL), all outside the regions' boxes, or outside their
+    masks."""
+    teacher: Literal["whole", "cut"] = "whole"
+    """The teacher sees whole views, or views cut like the student's with draws of their own."""
+
+    def operations(self) -> tuple[Operation, ...]:
+        """What is done to a view, in order."""
+        _check_ratio("dc", self.cutout)
+        found: list[Operation] = []
+        if self.background != "keep":
+            found.append(MixBackground(carried_by="box" if self.background == "outside_boxes" else "mask"))
+        if self.cutout and self.cutout_where != "context":
+            found.append(RegionCutout(ratio=self.cutout))
+        if self.cutout and self.cutout_where != "regions":
+            found.append(ContextCutout(ratio=self.cutout))
+        return (*found, FillHoles()) if self.cutout_fill == "mix" else tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepositionConfig:
+    """De-positioning (DP): the view x3 and what it counts."""
+
+    weight: float = 1.0
+    """λ, the weight of L_dp (decided here)."""
+    cutout: float = 0.3
+    """ρ of the cutout before the regions move, 0..1 (D³SSL: 0.3); 0: no cutout."""
+    shift: Literal["union", "each", "none"] = "each"
+    """How the foreground moves: all regions together (the authors' figure), each by itself, or not at all."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Factor by which the moved foreground is rescaled (decided here; (1, 1): moved only)."""
+    carried_by: Carrier = "box"
+    """What moves with a region: its whole box, or the pixels of its mask."""
+    background: Literal["mix", "mean"] = "mix"
+    """What x3 shows outside its foreground: another image of the batch, or the mean colour."""
+    photometric: Literal["fresh", "same"] = "fresh"
+    """x3's photometric draw: its own, or that of the view it is made from."""
+
+    def operations(self) -> tuple[Operation, ...]:
+        """What is done to x3, in order."""
+        _check_ratio("dp", self.cutout)
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise InputError(f"dp.scale is {self.scale}", remedy="give 0 < low ≤ high.")
+        cut: tuple[Operation, ...] = (RegionCutout(ratio=self.cutout),) if self.cutout else ()
+        moved = Shift(mode=self.shift, scale=self.scale, carried_by=self.carried_by)
+        return (*cut, moved, FillHoles()) if self.background == "mix" else (*cut, moved)
+
+
+def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
+    """Replace the views that a plan allows to be cut by cut copies, where the student sees them.
+
+    Raises:
+        InputError: the plan names no view that may be cut.
+    """
+    config = config or DecoupleConfig()
+    if not plan.cut:
+        remedy = "set --method.decouple false, or name views in the plan's `cut`."
+        raise InputError(f"the plan '{plan.name}' has no views that de-coupling may cut", remedy=remedy)
+    views, operations = dict(plan.views), config.operations()
+
+    def cut_copy(name: str, suffix: str) -> str:
+        spec = plan.views[name]
+        views[name + suffix] = ViewSpec(size=spec.size, source=name, operations=(*spec.operations, *operations))
+        return name + suffix
+
+    def cut(pair: Pair) -> Pair:
+        student = cut_copy(pair.student, _CUT) if pair.student in plan.cut else pair.student
+        is_cut = config.teacher == "cut" and not plan.views[pair.teacher].operations
+        teacher = cut_copy(pair.teacher, f"{_CUT}_teacher") if is_cut else pair.teacher
+        return dataclasses.replace(pair, student=student, teacher=teacher)
+
+    objectives = {
+        name: dataclasses.replace(objective, pairs=tuple(cut(pair) for pair in objective.pairs))
+        for name, objective in plan.objectives.items()
+    }
+    return dataclasses.replace(plan, modules=plan.modules | {"DC"}, views=views, objectives=objectives)
+
+
+def deposition(plan: Plan, config: DepositionConfig | None = None) -> Plan:
+    """Add x3, made from the view that the plan names, and compare it with each view that the teacher sees.
+
+    L = L_host + λ · mean over the teacher's views of ℓ(z_s(x3), z_t(view)), region by region: a host that reads images
+    or cells reads regions there with a dense head of its own (``Plan.dense``).
+
+    Raises:
+        InputError: the plan names no view to move, or the weight is below 0.
+    """
+    config = config or DepositionConfig()
+    if plan.moved is None:
+        remedy = "set --method.deposition false, or name a view in the plan's `moved`."
+        raise InputError(f"the plan '{plan.name}' has no view whose foreground may be moved", remedy=remedy)
+    if config.weight < 0:
+        raise InputError(f"dp.weight is {config.weight}", remedy="give 0 or more.")
+    spec = plan.views[plan.moved]
+    fresh: Photometric | None = spec.photometric if config.photometric == "fresh" else None
+    x3 = ViewSpec(size=spec.size, source=plan.moved, photometric=fresh, operations=config.operations())
+    first, host = next(iter(plan.objectives.items()))
+    seen = plan.teacher_views
+    pairs = tuple(Pair(student=X3, teacher=view, weight=config.weight / len(seen)) for view in seen)
+    dense: Objective = plan.dense or dataclasses.replace(host, shares=first)
+    return dataclasses.replace(
+        plan,
+        modules=plan.modules | {"DP"},
+        views={**plan.views, X3: x3},
+        objectives={**plan.objectives, "deposition": dataclasses.replace(dense, pairs=pairs)},
+    )
+
+
+def _check_ratio(module: str, ratio: float) -> None:
+    if not 0 <= ratio <= 1:
+        raise InputError(f"{module}.cutout is {ratio}", remedy="give a share, 0..1.")

@@ -1,0 +1,157 @@
+"""A method as data: the table of views, and the objectives that compare what student and teacher read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from d3ssl.errors import InputError, nearest
+from d3ssl.methods.losses import Loss
+from d3ssl.models.backbone import Backbone, check_size
+from d3ssl.models.heads import Mlp
+from d3ssl.models.readers import ReaderConfig
+from d3ssl.views.view import RegionsSpec, ViewSpec, check_views
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """The rows of one view as the student reads them are compared with those of another as the teacher does."""
+
+    student: str
+    teacher: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """A reader, heads, a loss, and the pairs of views it is computed on: Σ over pairs of weight · mean over rows of ℓ."""
+
+    reader: ReaderConfig
+    loss: Loss
+    pairs: tuple[Pair, ...]
+    projector: Mlp | None = None
+    """Of student and teacher; None: rows are compared as they are read."""
+    predictor: Mlp | None = None
+    """Of the student alone; None: none."""
+    shares: str | None = None
+    """Another objective, whose reader and heads this one uses (and describes likewise)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A dense SSL method as plain data. ``methods.Learner`` trains any plan; ``decouple`` and ``deposition`` change one.
+
+    Raises:
+        InputError: by ``check``, for a plan that cannot be carried out.
+    """
+
+    name: str
+    """Of the host."""
+    views: dict[str, ViewSpec]
+    objectives: dict[str, Objective]
+    modules: frozenset[str] = frozenset()
+    """Which modules it has passed through: DC, DP."""
+    regions: RegionsSpec = field(default_factory=RegionsSpec)
+    momentum: float = 0.99
+    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL, SoCo)."""
+    cut: tuple[str, ...] = ()
+    """Views that de-coupling may cut as the student sees them."""
+    moved: str | None = None
+    """The view from which de-positioning makes x3; None: it cannot be applied."""
+    dense: Objective | None = None
+    """What reads the regions of x3 in a host that reads no regions itself (its pairs are ignored); None: the first
+    objective."""
+
+    def pairs(self) -> Iterator[Pair]:
+        """Of all objectives."""
+        for objective in self.objectives.values():
+            yield from objective.pairs
+
+    @property
+    def used_views(self) -> list[str]:
+        """The views that student or teacher see, in the table's order."""
+        seen = {name for pair in self.pairs() for name in (pair.student, pair.teacher)}
+        return [name for name in self.views if name in seen]
+
+    @property
+    def teacher_views(self) -> list[str]:
+        """Those that the teacher sees, in the order of the pairs."""
+        return list(dict.fromkeys(pair.teacher for pair in self.pairs()))
+
+    @property
+    def title(self) -> str:
+        """The host and its modules: ``soco + DC + DP``."""
+        return " + ".join([self.name, *sorted(self.modules)])
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether label maps have to travel with the canvas."""
+        operations = [operation for spec in self.views.values() for operation in spec.operations]
+        return any(part.needs_masks for part in (*operations, *(o.reader for o in self.objectives.values())))
+
+    def check(self) -> None:
+        """Refuse what cannot work, before any image is read.
+
+        Raises:
+            InputError: see ``check_views``; no pair, a pair that names no view, a weight below 0, a momentum out of 0..1,
+                an objective that shares with none, one without regions in an image-level plan's pairs.
+        """
+        check_views(self.views)
+        if not any(True for _ in self.pairs()):
+            raise InputError(f"the plan '{self.name}' compares nothing", remedy="give it an objective with a pair.")
+        for name, objective in self.objectives.items():
+            for pair in objective.pairs:
+                for view in (pair.student, pair.teacher):
+                    if view not in self.views:
+                        problem = f"a pair of the objective '{name}' names a view '{view}' that does not exist"
+                        raise InputError(problem, remedy=nearest(view, self.views))
+                if pair.weight < 0:
+                    raise InputError(f"a pair of '{name}' weighs {pair.weight}", remedy="give 0 or more.")
+            if objective.shares is not None and objective.shares not in self.objectives:
+                problem = f"the objective '{name}' shares the heads of '{objective.shares}', which does not exist"
+                raise InputError(problem, remedy=nearest(objective.shares, self.objectives))
+        if not 0 <= self.momentum <= 1:
+            raise InputError(f"the teacher's momentum is {self.momentum}", remedy="set it to 0..1.")
+
+    def check_backbone(self, backbone: Backbone) -> None:
+        """Refuse a backbone that does not offer what the plan reads.
+
+        Raises:
+            InputError: with a reader or a size of view that would work.
+        """
+        for objective in self.objectives.values():
+            objective.reader.build(backbone)
+        for name in self.used_views:
+            check_size(backbone, (self.views[name].size, self.views[name].size))
+
+    def table(self) -> str:
+        """The plan as a short table: its views with what they are made of, then its objectives with their pairs."""
+        lines = [self.title]
+        width = max(map(len, self.views))
+        for name, spec in self.views.items():
+            chain = [spec.source or "image"]
+            chain += ["crop"] if spec.crop is not None else []
+            chain += ["photometric"] if spec.photometric is not None else []
+            chain += [f"{operation.name}({_options(operation)})" for operation in spec.operations]
+            unseen = "" if name in self.used_views else "   (only the source of others)"
+            lines.append(f"  view {name:<{width}}  {spec.size:>4} px  {' → '.join(chain)}{unseen}")
+        for name, objective in self.objectives.items():
+            heads = [
+                f"{what} {head.hidden}–{head.out}"
+                for what, head in (("projector", objective.projector), ("predictor", objective.predictor))
+                if head is not None
+            ]
+            heads = [f"heads of {objective.shares}"] if objective.shares else heads or ["no heads"]
+            parts = [f"{type(objective.reader).__name__.lower()}({_options(objective.reader)})", *heads]
+            parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
+            lines.append(f"  objective {name}: {' · '.join(parts)}")
+            lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
+        teacher = f"EMA, momentum {self.momentum:g} → 1"
+        return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
+
+
+def _options(part: object) -> str:
+    """``ratio=0.3, …``: the fields of a dataclass that are not None."""
+    pairs = [(f.name, getattr(part, f.name)) for f in dataclasses.fields(part)]  # type: ignore[arg-type]
+    return ", ".join(f"{name}={value}" for name, value in pairs if value is not None)

@@ -1,0 +1,46 @@
+"""What every reader has in common: feature maps and a view's regions in, a fixed number of rows out."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from d3ssl.contracts import Slots, View
+from d3ssl.models.backbone import Backbone, Features, Level
+
+RowKind = Literal["region", "image"]
+"""Whether a reader gives a row per slot of every image (B·K, image by image) or one per image (B)."""
+
+
+@runtime_checkable
+class ReaderConfig(Protocol):
+    """A reader as data: a frozen dataclass. A new one is a file beside this one."""
+
+    @property
+    def rows(self) -> RowKind: ...
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether it reads the label maps of the views."""
+        ...
+
+    def build(self, backbone: Backbone) -> Reader:
+        """The reader for a backbone.
+
+        Raises:
+            InputError: the backbone does not offer what the reader reads.
+        """
+        ...
+
+
+class Reader(nn.Module):
+    """Reads rows from the maps of a whole view. It may have parameters of its own, as a feature pyramid has."""
+
+    needs: Level
+    """How deep the backbone has to be run."""
+    out_features: int
+
+    def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
+        raise NotImplementedError
