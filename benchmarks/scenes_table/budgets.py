@@ -38,8 +38,8 @@ _SMALL = {
     "place_step": "16",
 }
 _MASKS = (
-    *("--canvas.labels", "true", "--views.shift_carries", "mask", "--views.dc_carries", "mask"),
-    *("--views.shift_scale", "[0.7, 1.2]"),
+    *("--dc.background", "outside_masks", "--dp.carried_by", "mask"),
+    *("--dp.scale", "[0.7, 1.2]"),
 )
 
 BUDGETS: dict[str, Budget] = {
@@ -66,6 +66,13 @@ BUDGETS: dict[str, Budget] = {
         },
         diagnose=(),
     ),
+    "objects": Budget(
+        **_SMALL,
+        options=_MASKS,
+        steps=1600,
+        evaluate={"objects": ()},
+        diagnose=(),
+    ),
     "study": Budget(
         **_SMALL,
         options=_MASKS,
@@ -77,9 +84,9 @@ BUDGETS: dict[str, Budget] = {
         recipe="scenes-photo",
         options=(
             *_MASKS,
-            *("--model.backbone", "resnet50", "--model.region_path", "c4", "--model.roi_size", "7"),
+            *("--model.backbone", "resnet50", "--host.region_path", "c4", "--host.roi_size", "7"),
             *("--canvas.size", "192", "--views.size", "128", "--views.regions_per_image", "4"),
-            *("--model.projector_hidden", "2048", "--model.projector_out", "256"),
+            *("--host.projector_hidden", "2048", "--host.projector_out", "256"),
             *("--train.batch_size", "128", "--optimizer.lr", "1e-3"),
             *("--runtime.diagnose_every", "100"),  # do the curves flatten?
         ),

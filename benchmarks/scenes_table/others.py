@@ -37,7 +37,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 
-from d3ssl.cli.options import add_recipe, build, make_parser, parse
+from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.run_options import add_run
 from d3ssl.console import progress, say
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
@@ -46,13 +47,13 @@ from d3ssl.files import make_folder, write_text
 from d3ssl.models.artifact import save_backbone
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
-from d3ssl.models.network import trained_backbone
 from d3ssl.seeds import derive_seed
 from d3ssl.train import RunConfig, checkpoint
 from d3ssl.train.collapse import embedding_spread
 from d3ssl.train.config import as_dict, num_steps
 from d3ssl.train.loader import EpochOrder
 from d3ssl.train.log import RunLog
+from d3ssl.train.loop import make_backbone
 from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal, choose_device
 from d3ssl.train.schedule import lr_at
@@ -76,9 +77,9 @@ class SimClr(nn.Module):
     def __init__(self, backbone: Backbone, config: RunConfig) -> None:
         super().__init__()
         self.backbone = backbone
-        model = config.model
-        self.head = SimCLRProjectionHead(backbone.num_features, model.projector_hidden, model.projector_out)
-        self.loss = NTXentLoss(temperature=config.method.temperature)
+        host = config.host
+        self.head = SimCLRProjectionHead(backbone.num_features, host.projector_hidden, host.projector_out)
+        self.loss = NTXentLoss(temperature=config.host.temperature)
 
     def forward(self, one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """The loss, and the embeddings of the first views."""
@@ -99,7 +100,7 @@ class DenseCl(nn.Module):
         super().__init__()
         self.student = _DenseNetwork(backbone, config)
         self.teacher = make_teacher(self.student)
-        size, self.temperature = (QUEUE, config.model.projector_out), config.method.temperature
+        size, self.temperature = (QUEUE, config.host.projector_out), config.host.temperature
         self.loss = NTXentLoss(temperature=self.temperature, memory_bank_size=size)
         self.dense_queue = MemoryBankModule(size)
 
@@ -151,7 +152,7 @@ class _DenseNetwork(nn.Module):
         super().__init__()
         sides = [config.views.size // stride for stride in backbone.strides]
         self.dense_map = max(place for place, side in enumerate(sides) if side >= DENSE_CELLS)
-        sizes = config.model.projector_hidden, config.model.projector_out
+        sizes = config.host.projector_hidden, config.host.projector_out
         self.backbone = backbone
         self.head = DenseCLProjectionHead(backbone.channels[-1], *sizes)
         self.dense_head = DenseCLProjectionHead(backbone.channels[self.dense_map], *sizes)
@@ -195,7 +196,10 @@ class Training:
         self.data_digest = self.images.digest()
         self.steps, self.step = num_steps(config.train, len(self.images)), 0
         torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
-        backbone = trained_backbone(config.model)  # so the row is read as the other rows are
+        backbone = make_backbone(config)
+        for unused in backbone.unused_parameters:
+            backbone.net.get_parameter(unused).requires_grad_(False)
+        backbone.region_path, backbone.roi_size = config.host.region_path, config.host.roi_size  # read as other rows
         self.method = METHODS[name](backbone, config).to(self.device).train()
         self.optimizer = make_optimizer(self.method, config.optimizer, config.train.batch_size)
 
@@ -256,7 +260,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.method.update(momentum_at(self.step, self.steps, self.config.method.teacher_momentum))
+        self.method.update(momentum_at(self.step / self.steps, self.config.host.momentum))
         self.step += 1
         return loss.item(), embeddings
 
@@ -265,10 +269,9 @@ def main(argv: Sequence[str]) -> None:
     if not argv or argv[0] not in METHODS:
         sys.exit(f"usage: python -m benchmarks.scenes_table.others {'|'.join(METHODS)} [options of `d3ssl pretrain`]")
     parser = make_parser(f"pretrain ({argv[0]})", "Train a row of the table by lightly's parts.", ())
-    add_recipe(parser)
     parser.add_argument("--resume", action="store_true")
-    parser.add_class_arguments(RunConfig)
-    options = parse(parser, argv[1:])
+    words = add_run(parser, argv[1:])
+    options = parse(parser, words)
     training = Training(argv[0], build(RunConfig, options))
     if options.resume:
         training.restore()

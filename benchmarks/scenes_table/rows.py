@@ -28,33 +28,34 @@ def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
 
 
 _HOST = _modules(False, False)
-_BOXES = ("--canvas.labels", "false", "--views.shift_carries", "box", "--views.dc_carries", "box")
-_SEARCHED = (*_BOXES, "--views.shift_scale", "[0.5, 0.8]")  # larger boxes, which need room to move
-_REGRESSION = ("--method.objective", "regression")
-_PAPERS_RCC = ("--views.cutout_ratio", "0.3", "--views.dc_background", "keep", "--views.dc_carries", "box")
+_BOXES = ("--dc.background", "outside_boxes", "--dp.carried_by", "box")
+_SEARCHED = (*_BOXES, "--dp.scale", "[0.5, 0.8]")  # larger boxes, which need room to move
+_REGRESSION = ("--host.loss", "regression")
+_PAPERS_RCC = ("--dc.cutout", "0.3", "--dc.background", "keep")
 _ANY_HUE = (
-    *("--views.photometric_x1.jitter_p", "1", "--views.photometric_x1.hue", "0.5"),
-    *("--views.photometric_x1.saturation", "0.8", "--views.photometric_x2.jitter_p", "1"),
-    *("--views.photometric_x2.hue", "0.5", "--views.photometric_x2.saturation", "0.8"),
+    *("--host.photometric_x1.jitter_p", "1", "--host.photometric_x1.hue", "0.5"),
+    *("--host.photometric_x1.saturation", "0.8", "--host.photometric_x2.jitter_p", "1"),
+    *("--host.photometric_x2.hue", "0.5", "--host.photometric_x2.saturation", "0.8"),
 )
-_WHOLE = (*_HOST, "--views.regions_per_image", "1", "--views.min_visible", "0", "--canvas.max_candidates", "1")
+_BYOL = ("--method.host", "byol", *_HOST, "--host.area", "[0.2, 1.0]")
+"""Crops of small images: a fifth or more, as DenseCL's."""
 
 BLURRED = "blurred_"
 """Before a network's name in timm: the same one with a blur before every stride."""
 
 TABLE: dict[str, Row] = {
     "random": Row(trained=False),
-    "image-level BYOL": Row(regions="whole", options=(*_WHOLE, *_REGRESSION)),
-    "image-level InfoNCE": Row(regions="whole", options=_WHOLE),
+    "image-level BYOL": Row(options=(*_BYOL, *_REGRESSION)),
+    "image-level InfoNCE": Row(options=_BYOL),
     "host": Row(options=_HOST),
     "host + DC": Row(options=_modules(True, False)),
     "host + DP": Row(options=_modules(False, True)),
     "D3SSL": Row(),
-    "D3SSL without RCC": Row(options=("--views.cutout_ratio", "0", "--views.x3_cutout", "false")),
+    "D3SSL without RCC": Row(options=("--dc.cutout", "0")),
     "D3SSL without mixing": Row(
-        options=("--views.dc_background", "keep", "--views.dc_carries", "box", "--views.x3_background", "mean")
+        options=("--dc.background", "keep", "--dp.background", "mean")
     ),
-    "D3SSL without shift": Row(options=("--views.shift_mode", "none")),
+    "D3SSL without shift": Row(options=("--dp.shift", "none")),
     "SimCLR (lightly)": Row(trainer=("benchmarks.scenes_table.others", "simclr")),
     "DenseCL (lightly)": Row(trainer=("benchmarks.scenes_table.others", "densecl")),
 }
@@ -66,17 +67,17 @@ _NO_MASKS = "boxes instead of masks"
 
 STUDY: dict[str, Row] = {
     _PAPERS_DC: Row(options=(*_modules(True, False), *_PAPERS_RCC)),
-    "RCC ratio 0.05": Row(options=("--views.cutout_ratio", "0.05")),
-    "RCC ratio 0.3": Row(options=("--views.cutout_ratio", "0.3")),
-    "RCC in x3 too": Row(options=("--views.x3_cutout", "true")),
-    "RCC of the context": Row(options=("--views.cutout_where", "context")),
-    "fill: another image": Row(options=("--views.cutout_fill", "mix")),
-    "teacher sees cut views": Row(options=("--views.teacher_sees", "cut")),
-    "L_dp × 0.3": Row(options=("--method.deposition_weight", "0.3")),
-    "L_dp × 3": Row(options=("--method.deposition_weight", "3")),
-    "shift of the union": Row(options=("--views.shift_mode", "union")),
-    "shift, scale 0.4–0.9": Row(options=("--views.shift_scale", "[0.4, 0.9]")),
-    "shift, scale 1": Row(options=("--views.shift_scale", "[1.0, 1.0]")),
+    "RCC ratio 0.05": Row(options=("--dc.cutout", "0.05")),
+    "RCC ratio 0.3": Row(options=("--dc.cutout", "0.3")),
+    "RCC in x3 too": Row(options=("--dp.cutout", "0.1")),
+    "RCC of the context": Row(options=("--dc.cutout_where", "context")),
+    "fill: another image": Row(options=("--dc.cutout_fill", "mix")),
+    "teacher sees cut views": Row(options=("--dc.teacher", "cut")),
+    "L_dp × 0.3": Row(options=("--dp.weight", "0.3")),
+    "L_dp × 3": Row(options=("--dp.weight", "3")),
+    "shift of the union": Row(options=("--dp.shift", "union")),
+    "shift, scale 0.4–0.9": Row(options=("--dp.scale", "[0.4, 0.9]")),
+    "shift, scale 1": Row(options=("--dp.scale", "[1.0, 1.0]")),
     "2 regions an image": Row(options=("--views.regions_per_image", "2")),
     "5 regions an image": Row(options=("--views.regions_per_image", "5")),
     "twice the steps": Row(longer=2),
@@ -91,7 +92,7 @@ STUDY: dict[str, Row] = {
     "blur before strides, random": Row(blurred=True, trained=False),
     "any hue": Row(options=_ANY_HUE),
     "any hue, host": Row(options=(*_ANY_HUE, *_HOST)),
-    "x2-small at half size": Row(options=("--views.small_ratio", "0.5")),
+    "x2_small at half size": Row(options=("--host.small_ratio", "0.5")),
     _NO_MASKS: Row(options=_BOXES),
     "what stands out": Row(regions="contrast"),
     "what stands out, host": Row(regions="contrast", options=_HOST),
@@ -136,7 +137,6 @@ COMPARED = {
 
 REGIONS: dict[str, tuple[str, ...]] = {
     "search": ("--colours", "lab", "--scales", "[100.0]"),
-    "whole": ("--method", "grid", "--grid_rows", "1", "--grid_columns", "1"),
     "annotations": ("--method", "annotations"),
     "grid": ("--method", "grid"),
     "segments": ("--method", "felzenszwalb"),

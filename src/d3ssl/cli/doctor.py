@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--json", type=str | None, default=None, help="file to write what doctor.json holds to")
     parser.add_argument("--time", action="store_true", help="train some steps here, for the run's time and memory")
     parser.add_class_arguments(DoctorConfig, skip={"time"})
-    add_run(parser, argv, skip={"data", "out"})
-    options = parse(parser, argv)
+    words = add_run(parser, argv, skip={"data", "out"})
+    options = parse(parser, words)
     out, options.out = options.out, ""  # the run has no folder yet
     return int(run_doctor(options.data, build(RunConfig, options), build(DoctorConfig, options), out, options.json))

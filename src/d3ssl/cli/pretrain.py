@@ -22,9 +22,9 @@ def run(argv: Sequence[str]) -> None:
         ),
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
-    add_run(parser, argv)
+    words = add_run(parser, argv)
     parser.add_argument("--dry_run", action="store_true", help="show the plan of the method, check it, and stop")
-    options = parse(parser, argv)
+    options = parse(parser, words)
     config = build(RunConfig, options)
     if options.dry_run:
         show_plan(config)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 
 from d3ssl.cli.options import add_recipe, build, make_parser, parse, recipe_first
+from d3ssl.console import say
 from d3ssl.methods import MethodConfig, find_host
 from d3ssl.train import RunConfig
 
@@ -17,30 +20,54 @@ from d3ssl.train import RunConfig
 def run_config(words: Sequence[str]) -> RunConfig:
     """The configuration that ``d3ssl pretrain`` makes of these words."""
     parser = make_parser("pretrain", "", ())
-    add_run(parser, words)
+    words = add_run(parser, words)
     return build(RunConfig, parse(parser, words))
 
 
-def add_run(parser: ArgumentParser, argv: Sequence[str], skip: set[str] | None = None) -> None:
-    """The options of a run: ``--recipe``, ``--config``, those of RunConfig, and ``--host.NAME`` of the chosen host."""
+def add_run(parser: ArgumentParser, argv: Sequence[str], skip: set[str] | None = None) -> list[str]:
+    """The options of a run: ``--recipe``, ``--config``, those of RunConfig, and ``--host.NAME`` of the chosen host.
+
+    Returns:
+        The words to parse. Where ``--method.host`` names another host than a file does, that file's ``host`` options
+        which the host does not have are left out, and said so.
+    """
+    words = recipe_first(list(argv))
+    name = _host_name(words)
+    host = find_host(name)
     add_recipe(parser)
     parser.add_class_arguments(RunConfig, skip={"host", *(skip or set())})
-    parser.add_class_arguments(find_host(_host_name(list(argv))), "host")
+    parser.add_class_arguments(host, "host")
+    known = {field.name for field in dataclasses.fields(host)}  # type: ignore[arg-type]
+    for place, (option, value) in enumerate(pairwise(words), start=1):
+        found = _read(value) if option == "--config" else {}
+        own = found.get("host")
+        if not isinstance(own, dict) or (found.get("method") or {}).get("host", MethodConfig.host) == name:
+            continue
+        left_out = sorted(own.keys() - known)
+        if left_out:
+            say(f"{Path(value).stem}: options of another host are left out for {name}: {', '.join(left_out)}")
+        found["host"] = {key: item for key, item in own.items() if key in known}
+        words[place] = yaml.safe_dump(found)
+    return words
 
 
-def _host_name(argv: list[str]) -> str:
+def _host_name(words: list[str]) -> str:
     """What ``--method.host``, or the last file that sets it, says: it decides which options there are."""
-    name, words = MethodConfig.host, recipe_first(argv)
+    name = MethodConfig.host
     for word, following in pairwise([*words, ""]):
         option, _, value = word.partition("=")
         value = value or following
-        if option == "--method.host":
+        if option == "--config":
+            name = (_read(value).get("method") or {}).get("host", name)
+        elif option == "--method.host":
             name = value
-        elif option == "--config" and Path(value).is_file():
-            try:
-                found = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                continue  # the parser says what is wrong with it
-            method = found.get("method") if isinstance(found, dict) else None
-            name = str(method.get("host", name)) if isinstance(method, dict) else name
-    return name
+    return str(name)
+
+
+def _read(file: str) -> dict[str, Any]:
+    """What a file of options holds; nothing where it cannot be read: the parser says what is wrong with it."""
+    try:
+        found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("method") or {}, dict) else {}

@@ -33,8 +33,8 @@ def run(argv: Sequence[str]) -> None:
     )
     parser.add_argument("data", metavar="DATA", type=str, help=DATA_HELP)
     parser.add_argument("--images", type=int, default=8, help="number of images to draw (at least 2)")
-    add_run(parser, argv, skip={"data"})
-    options = parse(parser, argv)
+    words = add_run(parser, argv, skip={"data"})
+    options = parse(parser, words)
     config = build(RunConfig, options)
     draw_views(config, max(2, options.images), Path(config.out))
 

@@ -13,7 +13,7 @@ from d3ssl.distributed import gather_equal, rank
 from d3ssl.methods.plan import Objective, Plan
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
-from d3ssl.models.readers import Reader, RowKind
+from d3ssl.models.readers import Box, Reader, RowKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,11 @@ class Learner(nn.Module):
         self.plan = plan
         for name in backbone.unused_parameters:
             backbone.net.get_parameter(name).requires_grad_(False)
+        reader = next(iter(plan.objectives.values())).reader
+        if isinstance(reader, Box):  # evaluations read regions as training did
+            backbone.region_path, backbone.roi_size = reader.path, reader.roi_size
+        else:
+            backbone.region_path = "map"
         self.student = Network(plan, backbone)
         self.teacher = make_teacher(self.student)
         self.predictors = nn.ModuleDict(
