@@ -16,7 +16,7 @@ from d3ssl.diagnose.sets import Probe
 from d3ssl.evaluate.features import encode_regions, frozen
 from d3ssl.models import Backbone
 from d3ssl.models.regions_by_layer import LayerRegions, layer_names, read_layers
-from d3ssl.views.photometric import normalise
+from d3ssl.views.colour import normalise
 
 
 class Way(NamedTuple):

@@ -21,7 +21,7 @@ from d3ssl.data.images import read_canvas
 from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.models import Backbone
-from d3ssl.views.photometric import normalise
+from d3ssl.views.colour import normalise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from d3ssl.errors import InputError
 from d3ssl.evaluate.detection.network import Target
 from d3ssl.evaluate.features import check_size_annotated
 from d3ssl.models import Backbone
-from d3ssl.views.photometric import normalise
+from d3ssl.views.colour import normalise
 
 Read = TypeVar("Read")
 

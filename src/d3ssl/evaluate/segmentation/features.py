@@ -18,7 +18,7 @@ from d3ssl.data.images import read_canvas
 from d3ssl.data.semantic import IGNORED, SemanticSet
 from d3ssl.distributed import collective_device, gather_rows, rank, world_size
 from d3ssl.models import Backbone
-from d3ssl.views.photometric import normalise
+from d3ssl.views.colour import normalise
 
 _SCORES_AT_A_TIME = 16_000_000
 
