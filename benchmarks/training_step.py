@@ -22,13 +22,13 @@ import torch
 
 from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
 from d3ssl.diagnose import Monitor
-from d3ssl.methods import D3ssl, MethodConfig
-from d3ssl.models.ema import momentum_at
-from d3ssl.models.network import ModelConfig
-from d3ssl.seeds import torch_generator
-from d3ssl.train.loop import _channels_last
+from d3ssl.methods import DecoupleConfig, DepositionConfig, Learner, MethodConfig, make_plan
+from d3ssl.methods.hosts import Soco
+from d3ssl.models.backbone import create_backbone
+from d3ssl.seeds import Draws
+from d3ssl.train.loop import channels_last
 from d3ssl.train.optimizer import OptimizerConfig, make_optimizer
-from d3ssl.views import D3Views, ViewsConfig
+from d3ssl.views import ViewMaker, ViewsConfig
 
 
 def make_canvas(batch: int, side: int, candidates: int = 16) -> CanvasBatch:
@@ -51,32 +51,26 @@ class Side:
     """One method with everything its step needs."""
 
     def __init__(self, modules: bool, options: argparse.Namespace, batch: CanvasBatch) -> None:
-        config = MethodConfig(decouple=modules, deposition=modules)
-        model = ModelConfig(
-            backbone=options.backbone,
-            region_path=options.region_path,
-            roi_size=7,
-            projector_hidden=options.projector[0],
-            projector_out=options.projector[1],
-        )
+        hidden, out = options.projector
+        host = Soco(region_path=options.region_path, projector_hidden=hidden, projector_out=out)
+        method, views = MethodConfig(decouple=modules, deposition=modules), ViewsConfig(size=options.size)
+        plan = make_plan(method, host, DecoupleConfig(), DepositionConfig(), options.size, views)
         self.device = torch.device(options.device)
-        method = D3ssl(config, model).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.method = method.train()
-        backbone = self.method.student.backbone
+        learner = Learner(plan, create_backbone(options.backbone))
+        self.learner: Learner = learner.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        backbone = self.learner.backbone
         if options.compile:
-            for network in (self.method.student, self.method.teacher):
-                network.backbone.compile_stages()  # type: ignore[operator,union-attr]
-        switches = {"decouple": modules, "deposition": modules}
-        self.views = D3Views(ViewsConfig(size=options.size), backbone.mean, backbone.std, **switches)
-        trained = [self.method.student, self.method.predictor]
-        self.optimizer = make_optimizer(trained, OptimizerConfig(), options.batch)
+            for network in (self.learner.student, self.learner.teacher):
+                network.backbone.compile_stages()
+        self.views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std, plan.used_views)
+        self.optimizer = make_optimizer(self.learner.trainable(), OptimizerConfig(), options.batch)
         self.batch, self.number = batch, 0
 
     def make_views(self) -> ViewSet:
         self.number += 1
         with torch.no_grad():
-            drawn = self.views.sample(self.batch, torch_generator(0, "views", self.number))
-            return map_tensors(self.views.apply(to_device(self.batch, self.device), drawn), _channels_last)
+            drawn = self.views.sample(self.batch, Draws(seed=0, step=self.number))
+            return map_tensors(self.views.apply(to_device(self.batch, self.device), drawn), channels_last)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
@@ -85,21 +79,23 @@ class Side:
         views = self.make_views()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            loss = self.method(views).loss
+            loss = self.learner(views, 0.01).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.method.student.parameters(), float("inf"))
+        torch.nn.utils.clip_grad_norm_(self.learner.student.parameters(), float("inf"))
         self.optimizer.step()
-        self.method.update_teacher(momentum_at(1, 100))
+        self.learner.after_step(0.01, [])
 
     def bare(self, views: ViewSet) -> None:
         """Forward and backward through the same networks, nothing else."""
         self.optimizer.zero_grad(set_to_none=True)
-        seen = [v for v in (views.student_x1, views.student_x2_small, views.student_x3) if v is not None]
+        learner, plan, heads = self.learner, self.learner.plan, ["region"]
+        student = dict.fromkeys(pair.student for pair in plan.pairs())
         with self._autocast():
-            rows = [self.method.predictor(self.method.student(v.images, v.boxes, views.valid)) for v in seen]
+            rows = [learner.student(views.views[name], views.slots, heads)["region"] for name in student]
+            rows = [learner.predictors["region"](own) for own in rows]
             with torch.no_grad():
-                for v in (views.teacher_x1, views.teacher_x2):
-                    self.method.teacher(v.images, v.boxes, views.valid)
+                for name in plan.teacher_views:
+                    learner.teacher(views.views[name], views.slots, heads)
         torch.cat(rows).sum().backward()
 
 
@@ -138,7 +134,7 @@ def main() -> None:
     names = ("host", "ours", "host views", "ours views", "host bare", "ours bare", "diagnosis")
     times: dict[str, list[float]] = {name: [] for name in names}
     for repeat in range(options.repeats + 1):
-        diagnosis = timed(lambda: monitor(ours.method.student.backbone))
+        diagnosis = timed(lambda: monitor(ours.learner.backbone))
         if repeat:
             times["diagnosis"].append(diagnosis)
         for name, side in (("host", host), ("ours", ours)):

@@ -52,9 +52,7 @@ TABLE: dict[str, Row] = {
     "host + DP": Row(options=_modules(False, True)),
     "D3SSL": Row(),
     "D3SSL without RCC": Row(options=("--dc.cutout", "0")),
-    "D3SSL without mixing": Row(
-        options=("--dc.background", "keep", "--dp.background", "mean")
-    ),
+    "D3SSL without mixing": Row(options=("--dc.background", "keep", "--dp.background", "mean")),
     "D3SSL without shift": Row(options=("--dp.shift", "none")),
     "SimCLR (lightly)": Row(trainer=("benchmarks.scenes_table.others", "simclr")),
     "DenseCL (lightly)": Row(trainer=("benchmarks.scenes_table.others", "densecl")),

@@ -27,7 +27,7 @@ def numpy_generator(*parts: int | str) -> np.random.Generator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """The draws of one batch, by name: to add or remove an operation changes nobody else's, and a view can be replayed."""
+    """The draws of one batch, by name: adding an operation changes nobody else's, and a view can be replayed."""
 
     seed: int
     step: int = 0

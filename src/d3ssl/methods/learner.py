@@ -13,7 +13,7 @@ from d3ssl.distributed import gather_equal, rank
 from d3ssl.methods.plan import Objective, Plan
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
-from d3ssl.models.readers import Box, Reader, RowKind
+from d3ssl.models.readers import Box, Reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,10 @@ class Network(nn.Module):
         self.backbone = backbone
         self.readers = nn.ModuleDict({name: o.reader.build(backbone) for name, o in own.items()})  # type: ignore[misc]
         self.projectors = nn.ModuleDict(
-            {name: o.projector.build(_out(self.readers[name])) if o.projector else nn.Identity() for name, o in own.items()}
+            {
+                name: o.projector.build(_out(self.readers[name])) if o.projector else nn.Identity()
+                for name, o in own.items()
+            }
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -139,9 +142,7 @@ class Learner(nn.Module):
     def _read(self, network: Network, views: ViewSet, heads: dict[str, list[str]]) -> dict[str, dict[str, Tensor]]:
         return {view: network(views.views[view], views.slots, names) for view, names in heads.items() if names}
 
-    def _gather(
-        self, targets: dict[str, dict[str, Tensor]], origin: dict[RowKind, Rows]
-    ) -> dict[str, dict[str, Tensor]]:
+    def _gather(self, targets: dict[str, dict[str, Tensor]], origin: dict[str, Rows]) -> dict[str, dict[str, Tensor]]:
         """The teacher's rows of all processes for the objectives that contrast, with where they come from."""
         contrasting = {o.shares or name: o.reader.rows for name, o in self.plan.objectives.items() if o.loss.contrasts}
         for kind in set(contrasting.values()):
@@ -177,7 +178,7 @@ def _mean(losses: Float[Tensor, "N"], objective: Objective, views: ViewSet) -> F
     return (losses * views.slots.weight.flatten()).sum() * views.scale
 
 
-def _origin(slots: Slots, kind: RowKind) -> Rows:
+def _origin(slots: Slots, kind: str) -> Rows:
     """Where this process's rows come from. An image that is twice in the batch (at the end of an epoch) counts as one,
     so that nothing is its own negative."""
     if kind == "image":

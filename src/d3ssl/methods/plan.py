@@ -25,7 +25,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A reader, heads, a loss, and the pairs of views it is computed on: Σ over pairs of weight · mean over rows of ℓ."""
+    """A reader, heads, a loss, and pairs of views: the sum over the pairs of weight · mean over rows of ℓ."""
 
     reader: ReaderConfig
     loss: Loss
@@ -40,7 +40,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A dense SSL method as plain data. ``methods.Learner`` trains any plan; ``decouple`` and ``deposition`` change one.
+    """A dense SSL method as plain data. ``Learner`` trains any plan; ``decouple`` and ``deposition`` change one.
 
     Raises:
         InputError: by ``check``, for a plan that cannot be carried out.
@@ -94,8 +94,8 @@ class Plan:
         """Refuse what cannot work, before any image is read.
 
         Raises:
-            InputError: see ``check_views``; no pair, a pair that names no view, a weight below 0, a momentum out of 0..1,
-                an objective that shares with none, one without regions in an image-level plan's pairs.
+            InputError: see ``check_views``; no pair, a pair that names no view, a weight below 0, an objective that
+                shares the heads of none, a momentum out of 0..1.
         """
         check_views(self.views)
         if not any(True for _ in self.pairs()):

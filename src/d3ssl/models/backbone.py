@@ -145,7 +145,7 @@ class Backbone(nn.Module):
                 self.require(level)
             return {"map": self.maps(images)}
         self._check(images)
-        cuts = {level: len(self._cut(level)[0]) for level in needs if level != "map"}
+        cuts: dict[Level, int] = {level: len(self._cut(level)[0]) for level in needs if level != "map"}
         last = len(layout.chain) if "map" in needs else max(cuts.values())
         value = images.contiguous(memory_format=torch.channels_last)
         found: Features = {"map": []} if "map" in needs else {}
@@ -153,7 +153,8 @@ class Backbone(nn.Module):
             value = self.net.get_submodule(name)(value)
             if "map" in found and name in layout.ends:
                 found["map"].append(value)
-            found |= {level: [value] for level, cut in cuts.items() if cut == number}
+            for level in (level for level, cut in cuts.items() if cut == number):
+                found[level] = [value]
         return found
 
     def compile_stages(self) -> None:
@@ -213,7 +214,12 @@ class Backbone(nn.Module):
         return self.pool_cells(features, boxes, scale, region_path, roi_size)[valid.flatten()]
 
     def pool_cells(
-        self, features: Float[Tensor, "B C h w"], boxes: Float[Tensor, "B K 4"], scale: float, path: Level, roi_size: int
+        self,
+        features: Float[Tensor, "B C h w"],
+        boxes: Float[Tensor, "B K 4"],
+        scale: float,
+        path: Level,
+        roi_size: int,
     ) -> Float[Tensor, "N D"]:
         """RoIAlign on one map, the last stages where the path has them, mean: a row for every box, image by image.
 

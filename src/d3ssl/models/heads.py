@@ -20,7 +20,9 @@ class Mlp:
 
     def __post_init__(self) -> None:
         if self.hidden < 1 or self.out < 2:
-            raise InputError(f"a head of {self.hidden} hidden units and {self.out} outputs", remedy="give 1 and 2 or more.")
+            raise InputError(
+                f"a head of {self.hidden} hidden units and {self.out} outputs", remedy="give 1 and 2 or more."
+            )
 
     def build(self, in_features: int) -> nn.Sequential:
         return mlp(in_features, self.hidden, self.out)

@@ -74,8 +74,8 @@ class CanvasDataset(Dataset):
         self.rows = [row_of[images.ids[index]] for index in self.positions]
         if masks and all(regions.label_maps[row] is None for row in self.rows):
             remedy = (
-                "use regions with masks (--proposals.method contrast, felzenszwalb or annotations, with label maps), or "
-                "boxes throughout (--dc.background outside_boxes, --dp.carried_by box)."
+                "use --proposals.method contrast, felzenszwalb or annotations (with label maps), or boxes: "
+                "--dc.background outside_boxes, --dp.carried_by box."
             )
             raise InputError("the method needs masks, but the regions are boxes only", remedy=remedy)
         self.masks = masks

@@ -58,9 +58,7 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
     _claim(run, resume)
     regions = _regions(config, images, run)
     with StopSignal() as stop, process_group(device):
-        dataset = CanvasDataset(
-            images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks
-        )
+        dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks)
         data_digest = digest(images.digest(), str(regions.metadata.get("digest", "")))
         _check_same(data_digest)
         trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device)

@@ -44,7 +44,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a flag that the next step shares with all processes; a second signal ends at once."""
+    """Turns SIGTERM and SIGINT into a flag that the next step tells all processes; a second signal ends at once."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -1,4 +1,4 @@
-"""Views: from the canvas to what the networks see. A view is a chain of operations (``ViewSpec``), made by one maker."""
+"""Views: from the canvas to what the networks see. A view is a chain of operations (``ViewSpec``)."""
 
 from d3ssl.views.maker import DrawnViews, ViewMaker
 from d3ssl.views.ops.context_cutout import context_cutout

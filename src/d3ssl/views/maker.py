@@ -23,7 +23,7 @@ from d3ssl.views.view import RegionsSpec, ViewSpec, check_views
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawnViews:
-    """Everything that was drawn for a batch, by the names of the views. On the CPU: every device makes the same views."""
+    """Everything that was drawn for a batch, by view; on the CPU, so that every device makes the same views."""
 
     matrices: dict[str, Float[Tensor, "B 3 3"]]
     """Canvas px → view px."""
@@ -62,7 +62,7 @@ class ViewMaker:
         self.regions, self.mean, self.std = regions, tuple(mean), tuple(std)
         self.wanted = list(views if wanted is None else wanted)
         needed = set(self.wanted)
-        for name, spec in reversed(views.items()):
+        for name, spec in reversed(list(views.items())):
             if name in needed and spec.source is not None:
                 needed.add(spec.source)
         self.views = {name: spec for name, spec in views.items() if name in needed}
@@ -96,9 +96,7 @@ class ViewMaker:
                 generator = draws.generator(name, f"{operation.name}{times[operation.name] or ''}")
                 operations[name].append(operation.sample(batch, count, generator))
                 times[operation.name] += 1
-        return DrawnViews(
-            matrices=matrices, photometric=photometric, operations=operations, chosen=chosen, slots=slots
-        )
+        return DrawnViews(matrices=matrices, photometric=photometric, operations=operations, chosen=chosen, slots=slots)
 
     def _sample_geometry(self, batch: CanvasBatch, draws: Draws) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The window (xyxy in 0..1 of the image) and the matrix of every view."""

@@ -33,7 +33,7 @@ class Byol:
     projector_out: int = 256
     """Size of a row (BYOL: 256)."""
     momentum: float = 0.99
-    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL: .99 for 300 epochs, .996 for 1000)."""
+    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL: 0.99 for 300 epochs)."""
     area: tuple[float, float] = (0.08, 1.0)
     """Area of a crop as a share of the image (BYOL)."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from d3ssl.contracts import Rows
 from d3ssl.errors import InputError
-from d3ssl.methods.losses.loss import at_least_float32
+from d3ssl.methods.losses.loss import Loss, at_least_float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InfoNce:
+@dataclass(frozen=True, kw_only=True)
+class InfoNce(Loss):
     """ℓ_i = −log [ exp(s_i·t_i/T) / (exp(s_i·t_i/T) + Σ_j w_j·exp(s_i·t_j/T)) ], s and t of unit length.
 
     j runs over the rows of *all* processes, without i itself and without rows of the same image whose canvas box
@@ -48,9 +48,7 @@ class InfoNce:
         if not self.temperature > 0:
             raise InputError(f"the temperature is {self.temperature}", remedy="set it above 0, such as 0.2.")
 
-    def __call__(
-        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows
-    ) -> Float[Tensor, "N"]:
+    def __call__(self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows) -> Float[Tensor, "N"]:
         own = slice(rows.start, rows.start + len(student))
         with torch.autocast(student.device.type, enabled=False):
             queries = F.normalize(at_least_float32(student), dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,18 +11,13 @@ from torch import Tensor
 from d3ssl.contracts import Rows
 
 
-@runtime_checkable
-class Loss(Protocol):
-    """ℓ(z_s, z_t): the loss of each row, not reduced."""
+class Loss:
+    """ℓ(z_s, z_t): the loss of each row, not reduced. A frozen dataclass: its fields are its options."""
 
-    @property
-    def contrasts(self) -> bool:
-        """Whether rows are compared with those of other images: the teacher's rows then come from all processes."""
-        ...
+    contrasts: ClassVar[bool] = False
+    """Whether rows are compared with those of other images: the teacher's rows then come from all processes."""
 
-    def __call__(
-        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows
-    ) -> Float[Tensor, "N"]:
+    def __call__(self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows) -> Float[Tensor, "N"]:
         """One loss per row, in float32 also under autocast (float64 for float64 rows).
 
         Args:
@@ -31,7 +26,7 @@ class Loss(Protocol):
                 the rows of all processes for a loss that contrasts.
             rows: where the teacher's rows come from, and what each counts. A row's own weight is applied afterwards.
         """
-        ...
+        raise NotImplementedError
 
 
 def at_least_float32(rows: Tensor) -> Tensor:

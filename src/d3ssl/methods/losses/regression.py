@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from d3ssl.contracts import Rows
-from d3ssl.methods.losses.loss import at_least_float32
+from d3ssl.methods.losses.loss import Loss, at_least_float32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Regression:
+@dataclass(frozen=True, kw_only=True)
+class Regression(Loss):
     """ℓ = 2 − 2·cos(z_s, z_t) = ‖z_s/‖z_s‖ − z_t/‖z_t‖‖², within 0..4.
 
     The naive loop::
@@ -29,11 +28,7 @@ class Regression:
     Source: BYOL, arXiv 2006.07733, equation 2; for regions SoCo, arXiv 2106.02637 (which drops the constant 2).
     """
 
-    contrasts: ClassVar[bool] = False
-
-    def __call__(
-        self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows
-    ) -> Float[Tensor, "N"]:
+    def __call__(self, student: Float[Tensor, "N D"], teacher: Float[Tensor, "M D"], rows: Rows) -> Float[Tensor, "N"]:
         with torch.autocast(student.device.type, enabled=False):
             student = F.normalize(at_least_float32(student), dim=1)
             teacher = F.normalize(at_least_float32(teacher.detach()), dim=1)

@@ -11,15 +11,14 @@ from torch import Tensor
 from d3ssl.contracts import Slots, View
 from d3ssl.errors import InputError
 from d3ssl.models.backbone import HEAD_STAGES, Backbone, Features, RegionPath
-from d3ssl.models.readers.reader import Reader, RowKind
+from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class Box(ReaderConfig):
     """RoIAlign of every region, then the mean of its cells (see ``Backbone.pool_valid``)."""
 
     rows: ClassVar[RowKind] = "region"
-    needs_masks: ClassVar[bool] = False
     path: RegionPath = "c4"
     """c4: before the last stage, which then runs on each region (SoCo's C4 variant; CNNs). c3: before the last two, for
     small images (decided here). map: on a map as it is."""

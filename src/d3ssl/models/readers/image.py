@@ -10,15 +10,14 @@ from torch import Tensor
 
 from d3ssl.contracts import Slots, View
 from d3ssl.models.backbone import Backbone, Features
-from d3ssl.models.readers.reader import Reader, RowKind
+from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 
 
 @dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(ReaderConfig):
     """The mean of the last map."""
 
     rows: ClassVar[RowKind] = "image"
-    needs_masks: ClassVar[bool] = False
 
     def build(self, backbone: Backbone) -> ImageReader:
         return ImageReader(backbone)

@@ -12,12 +12,12 @@ from torch import Tensor
 from d3ssl.contracts import Slots, View
 from d3ssl.models.backbone import Backbone, Features
 from d3ssl.models.readers.box import require_level
-from d3ssl.models.readers.reader import Reader, RowKind
+from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 from d3ssl.models.regions_by_layer import cell_shares
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mask:
+class Mask(ReaderConfig):
     """Mask pooling (DetCon, arXiv 2103.10957, section 3)."""
 
     rows: ClassVar[RowKind] = "region"
@@ -62,5 +62,3 @@ def slot_pixels(view: View, slots: Slots) -> Float[Tensor, "B K H W"]:
     number = slots.source + 1 if is_whole else torch.ones_like(view.boxes[..., 0], dtype=torch.int64)
     masked = (view.labels[:, None] == number[..., None, None]).float()
     return torch.where(masked.flatten(2).amax(2)[..., None, None] > 0, masked, boxed)
-
-

@@ -14,7 +14,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from d3ssl.contracts import Slots, View
 from d3ssl.errors import InputError
 from d3ssl.models.backbone import Backbone, Features
-from d3ssl.models.readers.reader import Reader, RowKind
+from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 from d3ssl.models.roi_align import roi_align
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
@@ -24,11 +24,10 @@ LEVEL_LIMITS = (48.0, 96.0, 192.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pyramid:
+class Pyramid(ReaderConfig):
     """SoCo's FPN variant (see ``FpnPath``; CNNs with maps of strides 4, 8, 16 and 32)."""
 
     rows: ClassVar[RowKind] = "region"
-    needs_masks: ClassVar[bool] = False
     roi_size: int = 7
     """Cells per side."""
 

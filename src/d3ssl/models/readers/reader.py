@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,17 +14,12 @@ RowKind = Literal["region", "image"]
 """Whether a reader gives a row per slot of every image (B·K, image by image) or one per image (B)."""
 
 
-@runtime_checkable
-class ReaderConfig(Protocol):
+class ReaderConfig:
     """A reader as data: a frozen dataclass. A new one is a file beside this one."""
 
-    @property
-    def rows(self) -> RowKind: ...
-
-    @property
-    def needs_masks(self) -> bool:
-        """Whether it reads the label maps of the views."""
-        ...
+    rows: ClassVar[RowKind]
+    needs_masks: ClassVar[bool] = False
+    """Whether it reads the label maps of the views."""
 
     def build(self, backbone: Backbone) -> Reader:
         """The reader for a backbone.
@@ -32,7 +27,7 @@ class ReaderConfig(Protocol):
         Raises:
             InputError: the backbone does not offer what the reader reads.
         """
-        ...
+        raise NotImplementedError
 
 
 class Reader(nn.Module):

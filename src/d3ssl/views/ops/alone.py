@@ -12,10 +12,11 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.views.geometry import clip_boxes, map_boxes, warp, warp_labels
 from d3ssl.views.masks import Carrier, pixel_corners, spans
+from d3ssl.views.ops.operation import Operation
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alone:
+class Alone(Operation):
     """A view of B images with K regions becomes one of B·K images: the pixels of one region, in the middle.
 
     The scale is the view's own; only a region that is larger than ``size`` is made smaller. It is moved by whole

@@ -13,6 +13,7 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.views.masks import hide, spans, union_mask
 from d3ssl.views.ops.cutout import outer, ratio_per_image, whole_place
+from d3ssl.views.ops.operation import Operation
 
 RECTANGLES = 8
 """Rectangles cut in the surroundings of an image (decided here)."""
@@ -20,11 +21,10 @@ _ASPECT = 2.0  # height / width of those from 1/2 to 2, log-uniform (as the late
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContextCutout:
+class ContextCutout(Operation):
     """Cut rectangles in the surroundings of the regions; what is cut shows the mean colour."""
 
     name: ClassVar[str] = "context_cutout"
-    needs_masks: ClassVar[bool] = False
     ratio: float = 0.3
     """Share of the surroundings to cut, 0..1."""
 

@@ -12,14 +12,14 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.errors import InputError
 from d3ssl.views.masks import hide, pixel_corners, spans
+from d3ssl.views.ops.operation import Operation
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegionCutout:
+class RegionCutout(Operation):
     """RCC as an operation; what is cut shows the mean colour."""
 
     name: ClassVar[str] = "cutout"
-    needs_masks: ClassVar[bool] = False
     ratio: float = 0.3
     """ρ, the share of each region to cut, 0..1 (D³SSL: 0.3)."""
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.errors import InputError
 from d3ssl.views.masks import Carrier, own_pixels
+from d3ssl.views.ops.operation import Operation
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixBackground:
+class MixBackground(Operation):
     """Replace the surroundings of the regions with another image of the batch."""
 
     name: ClassVar[str] = "mix_background"
@@ -38,11 +39,10 @@ class MixBackground:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillHoles:
+class FillHoles(Operation):
     """Show another image of the batch wherever the view does not show its own (after a cutout or a shift)."""
 
     name: ClassVar[str] = "fill_holes"
-    needs_masks: ClassVar[bool] = False
 
     def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> Int64[Tensor, "B"]:
         """The partner of every image."""

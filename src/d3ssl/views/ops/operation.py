@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -11,23 +11,20 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, Slots, View
 
 
-@runtime_checkable
-class Operation(Protocol):
+class Operation:
     """A frozen dataclass: its fields are its options. It draws on the CPU, then applies on any device."""
 
-    @property
-    def name(self) -> str:
-        """Names the draw (see ``seeds.Draws``)."""
-        ...
+    name: ClassVar[str]
+    """Names the draw (see ``seeds.Draws``)."""
 
     @property
     def needs_masks(self) -> bool:
         """Whether it reads the label maps of its views."""
-        ...
+        return False
 
     def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> Any:
         """Everything random, for each image of the batch and each of its ``slots`` regions: tensors, or None."""
-        ...
+        raise NotImplementedError
 
     def apply(self, view: View, slots: Slots, drawn: Any, whole: Float[Tensor, "B C H W"]) -> View:
         """The view after the operation.
@@ -37,4 +34,4 @@ class Operation(Protocol):
             drawn: what ``sample`` gave, on the view's device.
             whole: the view's pixels before any operation, of which other images are mixed in.
         """
-        ...
+        raise NotImplementedError

@@ -72,7 +72,6 @@ class Photometric:
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise InputError(f"photometric.blur_sigma is {self.blur_sigma}", remedy="give 0 < low ≤ high.")
 
-
     def sample(self, batch: CanvasBatch, generator: torch.Generator) -> PhotometricParameters:
         return sample_photometric(len(batch.canvas), self, generator)
 

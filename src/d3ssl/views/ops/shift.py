@@ -15,6 +15,7 @@ from d3ssl.contracts import CanvasBatch, Slots, View
 from d3ssl.errors import InputError
 from d3ssl.views.geometry import clip_boxes, map_boxes, warp, warp_labels
 from d3ssl.views.masks import Carrier, has_mask, union_mask
+from d3ssl.views.ops.operation import Operation
 
 ShiftMode = Literal["union", "each", "none"]
 
@@ -30,7 +31,7 @@ class ShiftParameters:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shift:
+class Shift(Operation):
     """Foreground shift as an operation: what the regions leave shows the mean colour."""
 
     name: ClassVar[str] = "shift"
