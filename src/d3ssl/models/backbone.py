@@ -153,7 +153,7 @@ class Backbone(nn.Module):
             value = self.net.get_submodule(name)(value)
             if "map" in found and name in layout.ends:
                 found["map"].append(value)
-            for level in (level for level, cut in cuts.items() if cut == number):
+            for level in [own for own in cuts if cuts[own] == number]:
                 found[level] = [value]
         return found
 
