@@ -21,7 +21,7 @@ view is (0, 0, W, H). Matrices act on column vectors (x, y, 1) and map canvas co
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TypeVar
 
 import torch
@@ -54,6 +54,8 @@ class CanvasBatch:
     """Label map: pixel value r + 1 belongs to candidate r, 0 to none. None if nothing needs masks."""
     index: Int64[Tensor, "B"]
     """Position of the image in its data set."""
+    number: Int64[Tensor, "B R"] | None = None
+    """Which of all regions of the data set each one is, −1 for padding rows; None if nothing is kept by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,8 @@ class ViewSet:
 
     views: dict[str, View]
     slots: Slots
+    kept: dict[str, dict[str, Float[Tensor, "N D"]]] = field(default_factory=dict)
+    """View → head → the teacher's rows, where they were kept from an earlier visit: the view itself is not made."""
     scale: Float[Tensor, ""]
     """What a sum of weighted losses of this process's region rows is multiplied by to give the mean over the rows of
     all processes, times the number of processes (which averaging gradients over processes divides by)."""

@@ -37,6 +37,11 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     return value
 
 
+def all_reduce_mean(value: Tensor) -> Tensor:
+    """Mean over the processes, without gradient."""
+    return all_reduce_sum(value) / world_size() if is_active() else value.detach()
+
+
 def gather_rows(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     """Concatenate the rows of all processes in rank order (numbers of rows may differ), without gradient."""
     rows = rows.detach()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from d3ssl.contracts import Rows, Slots, View, ViewSet
-from d3ssl.distributed import gather_equal, rank
+from d3ssl.distributed import all_reduce_mean, gather_equal, rank
 from d3ssl.methods.plan import Objective, Plan
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
@@ -59,7 +60,7 @@ class Network(nn.Module):
 
 
 class Learner(nn.Module):
-    """A dense SSL method: student, EMA teacher, predictors, and the losses of its plan.
+    """A dense SSL method: student, teacher, predictors, and the losses of its plan.
 
     With z_s the student's rows (projector, predictor) and z_t the teacher's (projector, no gradient)::
 
@@ -87,19 +88,32 @@ class Learner(nn.Module):
         self.teacher = make_teacher(self.student)
         self.predictors = nn.ModuleDict(
             {
-                name: o.predictor.build(o.projector.out if o.projector else _out(self.student.readers[name]))
-                if o.predictor
-                else nn.Identity()
+                name: o.predictor.build(_size(o, self.student.readers[name])) if o.predictor else nn.Identity()
                 for name, o in plan.objectives.items()
                 if o.shares is None
             }
         )
         read = {view: [] for view in plan.used_views}
-        self._student_heads, self._teacher_heads = dict(read), {view: [] for view in read}
+        self.student_heads, self.teacher_heads = dict(read), {view: [] for view in read}
+        """View → what each network reads of it."""
         for name, objective in plan.objectives.items():
             for pair in objective.pairs:
-                for heads, view in ((self._student_heads, pair.student), (self._teacher_heads, pair.teacher)):
+                for heads, view in ((self.student_heads, pair.student), (self.teacher_heads, pair.teacher)):
                     heads[view] = sorted({*heads[view], objective.shares or name})
+
+        self.centres = nn.ModuleDict(
+            {name: Centre(_size(o, self.student.readers[name])) for name, o in plan.objectives.items() if o.centre}
+        )
+
+    def train(self, mode: bool = True) -> Learner:
+        """Training mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        if self.plan.momentum is None:
+            self.teacher.eval()
+        for module in self.student.backbone.modules() if self.plan.freeze_norm else ():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     @property
     def backbone(self) -> Backbone:
@@ -116,28 +130,40 @@ class Learner(nn.Module):
         Args:
             progress: share of the training that is done, 0..1.
         """
-        projected = self._read(self.student, views, self._student_heads)
+        projected = self._read(self.student, views, self.student_heads)
         with torch.no_grad():
-            targets = self._read(self.teacher, views, self._teacher_heads)
+            fresh = {view: heads for view, heads in self.teacher_heads.items() if view not in views.kept}
+            targets = self._read(self.teacher, views, fresh) | views.kept
         predicted = {
             view: {name: self.predictors[name](rows) for name, rows in own.items()} for view, own in projected.items()
         }
-        origin = {kind: _origin(views.slots, kind) for kind in ("region", "image")}
+        origin = {kind: _origin(views.slots, kind) for kind in ("region", "image", "cell")}
         targets = self._gather(targets, origin)
-        total, parts = torch.zeros((), device=views.scale.device), {}
+        total, parts, carry = torch.zeros((), device=views.scale.device), {}, {}
         for name, objective in self.plan.objectives.items():
-            part = torch.zeros_like(total)
+            part, head, rows = torch.zeros_like(total), objective.shares or name, origin[objective.reader.rows]
+            centre: Tensor | float = 0.0
+            if objective.centre:
+                seen = {pair.teacher: targets[pair.teacher][head] for pair in objective.pairs}
+                mean = torch.stack([_row_mean(own, rows, objective) for own in seen.values()]).mean(0)
+                own_centre: Centre = self.centres[head]  # type: ignore[assignment]
+                centre = own_centre(mean)
+                carry |= {head: mean} if head == name else {}
             for pair in objective.pairs:
-                head = objective.shares or name
-                rows = origin[objective.reader.rows]
-                losses = objective.loss(predicted[pair.student][head], targets[pair.teacher][head], rows)
+                student, teacher = predicted[pair.student][head], targets[pair.teacher][head]
+                losses = objective.loss(student - centre, teacher - centre, rows)
                 part = part + pair.weight * _mean(losses, objective, views)
             total, parts[f"loss_{name}"] = total + part, part.detach()
         first = next(iter(self.plan.objectives))  # which shares with none
         watched = projected[next(self.plan.pairs()).student][first].detach()
         is_region = self.plan.objectives[first].reader.rows == "region"
         counted = views.slots.distinct.flatten() if is_region else torch.ones_like(watched[:, 0], dtype=torch.bool)
-        return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry={})
+        return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry=carry)
+
+    @torch.no_grad()
+    def read_teacher(self, view: View, slots: Slots, name: str) -> dict[str, Float[Tensor, "N D"]]:
+        """The teacher's rows of one view, for all heads that read the view of this name."""
+        return self.teacher(view, slots, self.teacher_heads[name])
 
     def _read(self, network: Network, views: ViewSet, heads: dict[str, list[str]]) -> dict[str, dict[str, Tensor]]:
         return {view: network(views.views[view], views.slots, names) for view, names in heads.items() if names}
@@ -162,26 +188,65 @@ class Learner(nn.Module):
         Returns:
             Figures for the log.
         """
+        for name, module in self.centres.items():
+            means = torch.stack([carry[name] for carry in carries])
+            centre: Centre = module  # type: ignore[assignment]
+            centre.update(all_reduce_mean(means.mean(0)))
+        if self.plan.momentum is None:
+            return {}
         momentum = momentum_at(progress, self.plan.momentum)
         update_teacher(self.teacher, self.student, momentum)
         return {"teacher_momentum": momentum}
+
+
+class Centre(nn.Module):
+    """The running mean of the teacher's rows: mean ← .95 · mean + .05 · mean of the step; at first that of the step."""
+
+    mean: Float[Tensor, "D"]
+    steps: Float[Tensor, ""]
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def forward(self, step_mean: Float[Tensor, "D"]) -> Float[Tensor, "D"]:
+        """What to take from rows of a step whose mean this is."""
+        return torch.where(self.steps > 0, self.mean, step_mean)
+
+    def update(self, step_mean: Float[Tensor, "D"], share: float = 0.05) -> None:
+        self.mean.copy_(torch.where(self.steps > 0, self.mean.lerp(step_mean, share), step_mean))
+        self.steps += 1
 
 
 def _out(reader: nn.Module) -> int:
     return reader.out_features  # type: ignore[return-value]
 
 
+def _size(objective: Objective, reader: nn.Module) -> int:
+    """Of a row that is compared."""
+    return objective.projector.out if objective.projector else _out(reader)
+
+
 def _mean(losses: Float[Tensor, "N"], objective: Objective, views: ViewSet) -> Float[Tensor, ""]:
     """Mean over the rows of all processes, times their number; every process has as many images."""
-    if objective.reader.rows == "image":
+    if objective.reader.rows != "region":
         return losses.mean()
     return (losses * views.slots.weight.flatten()).sum() * views.scale
+
+
+def _row_mean(rows: Float[Tensor, "M D"], origin: Rows, objective: Objective) -> Float[Tensor, "D"]:
+    """Mean of the teacher's rows, each as it counts."""
+    if objective.reader.rows != "region":
+        return rows.mean(0)
+    weight = origin.weight.to(rows.dtype)
+    return weight @ rows / weight.sum().clamp(min=torch.finfo(rows.dtype).tiny)
 
 
 def _origin(slots: Slots, kind: str) -> Rows:
     """Where this process's rows come from. An image that is twice in the batch (at the end of an epoch) counts as one,
     so that nothing is its own negative."""
-    if kind == "image":
+    if kind != "region":  # of cells, which are compared with themselves only, just as little is asked
         whole = slots.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(slots.index), 4)
         return Rows(image=slots.index, boxes=whole, weight=torch.ones_like(whole[:, 0]))
     count = slots.source.shape[1]

@@ -34,6 +34,8 @@ class Objective:
     """Of student and teacher; None: rows are compared as they are read."""
     predictor: Mlp | None = None
     """Of the student alone; None: none."""
+    centre: bool = False
+    """Compare what is left when the teacher's running mean is taken from the rows of both."""
     shares: str | None = None
     """Another objective, whose reader and heads this one uses (and describes likewise)."""
 
@@ -53,8 +55,11 @@ class Plan:
     modules: frozenset[str] = frozenset()
     """Which modules it has passed through: DC, DP."""
     regions: RegionsSpec = field(default_factory=RegionsSpec)
-    momentum: float = 0.99
-    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL, SoCo)."""
+    momentum: float | None = 0.99
+    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL, SoCo). None: the teacher is a frozen
+    copy of the start."""
+    freeze_norm: bool = False
+    """Batch norms of the student keep the statistics of the start."""
     cut: tuple[str, ...] = ()
     """Views that de-coupling may cut as the student sees them."""
     moved: str | None = None
@@ -111,7 +116,7 @@ class Plan:
             if objective.shares is not None and objective.shares not in self.objectives:
                 problem = f"the objective '{name}' shares the heads of '{objective.shares}', which does not exist"
                 raise InputError(problem, remedy=nearest(objective.shares, self.objectives))
-        if not 0 <= self.momentum <= 1:
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
             raise InputError(f"the teacher's momentum is {self.momentum}", remedy="set it to 0..1.")
 
     def check_backbone(self, backbone: Backbone) -> None:
@@ -147,7 +152,7 @@ class Plan:
             parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
             lines.append(f"  objective {name}: {' · '.join(parts)}")
             lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
-        teacher = f"EMA, momentum {self.momentum:g} → 1"
+        teacher = "a frozen copy of the start" if self.momentum is None else f"EMA, momentum {self.momentum:g} → 1"
         return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
 
 

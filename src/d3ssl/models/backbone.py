@@ -145,16 +145,16 @@ class Backbone(nn.Module):
                 self.require(level)
             return {"map": self.maps(images)}
         self._check(images)
-        cuts: dict[Level, int] = {level: len(self._cut(level)[0]) for level in needs if level != "map"}
-        last = len(layout.chain) if "map" in needs else max(cuts.values())
+        heads: list[Level] = [level for level in needs if level != "map"]
+        levels_at: dict[int, list[Level]] = {len(self._cut(level)[0]): [level] for level in heads}
+        last = len(layout.chain) if "map" in needs else max(levels_at)
         value = images.contiguous(memory_format=torch.channels_last)
-        found: Features = {"map": []} if "map" in needs else {}
+        found: dict[Level, list[Tensor]] = {"map": []} if "map" in needs else {}
         for number, name in enumerate(layout.chain[:last], start=1):
             value = self.net.get_submodule(name)(value)
             if "map" in found and name in layout.ends:
                 found["map"].append(value)
-            for level in [own for own in cuts if cuts[own] == number]:
-                found[level] = [value]
+            found.update({level: [value] for level in levels_at.get(number, ())})
         return found
 
     def compile_stages(self) -> None:

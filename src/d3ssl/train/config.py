@@ -83,6 +83,8 @@ class RuntimeConfig:
     diagnose_every: int | None = None
     """Steps between two small diagnoses (context and position sensitivity of the student, on procedural objects) in the
     log; None: none. One costs less than a training step (benchmarks/training_step.py)."""
+    keep_rows: bool = True
+    """Keep a frozen teacher's rows of regions that look the same at every visit (post-training); 4·D bytes each."""
     tensorboard: bool = True
     """Also write TensorBoard events to RUN/tensorboard."""
 

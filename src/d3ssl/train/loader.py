@@ -79,6 +79,9 @@ class CanvasDataset(Dataset):
             )
             raise InputError("the method needs masks, but the regions are boxes only", remedy=remedy)
         self.masks = masks
+        counts = [len(regions.boxes[row]) for row in self.rows]
+        self.first = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        """Number of each image's first region among all."""
         self.images, self.regions, self.config, self.seed = images, regions, config, seed
         self.place = EpochOrder(seed, len(self.positions))
         """Place in ``positions`` of the training's image ``number``."""
@@ -127,6 +130,7 @@ class CanvasDataset(Dataset):
             "image_size": np.array(size, dtype=np.float32),
             "boxes": boxes,
             "valid": np.arange(config.max_candidates) < len(chosen),
+            "number": np.pad(self.first[place] + chosen, (0, config.max_candidates - len(chosen)), constant_values=-1),
             "index": np.array(self.positions[place], dtype=np.int64),
         }
         if self.masks:
@@ -175,6 +179,7 @@ def collate(found: list[tuple[dict[str, np.ndarray], list[str]] | InputError]) -
         image_size=stack("image_size"),
         boxes=stack("boxes"),
         valid=stack("valid"),
+        number=stack("number"),
         labels=stack("labels") if "labels" in items[0][0] else None,
         index=stack("index"),
     )

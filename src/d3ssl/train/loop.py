@@ -19,6 +19,8 @@ from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import Learner, StepOutput
+from d3ssl.methods.kept import KeptRows, has_kept
+from d3ssl.models.artifact import load_backbone
 from d3ssl.models.backbone import Backbone, create_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from d3ssl.seeds import Draws, derive_seed
@@ -73,7 +75,9 @@ class Trainer:
             learner = convert_sync_batch_norm(learner)
         self.learner: Learner = learner.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         backbone = self.learner.backbone
-        self.views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std, plan.used_views)
+        self.kept = KeptRows(self.learner) if config.runtime.keep_rows and has_kept(self.learner) else None
+        made = [name for name in plan.used_views if self.kept is None or name not in self.kept.makers]
+        self.views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std, made)
         trained = self.learner.trainable()
         self.optimizer = make_optimizer(trained, config.optimizer, config.train.batch_size)
         self.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
@@ -133,7 +137,8 @@ class Trainer:
         with torch.no_grad():
             # Parameters are drawn before the batch travels, so that the CPU does not have to wait for the device.
             drawn = self.views.sample(batch, draws)
-            return map_tensors(self.views.apply(to_device(batch, self.device), drawn), channels_last)
+            views = map_tensors(self.views.apply(to_device(batch, self.device), drawn), channels_last)
+            return views if self.kept is None else dataclasses.replace(views, kept=self.kept.rows(batch, drawn))
 
     def _forward_backward(self, views: ViewSet, progress: float, *, is_last: bool) -> StepOutput:
         only_add = not is_last and isinstance(self.network, DistributedDataParallel)
@@ -304,6 +309,8 @@ def make_backbone(config: RunConfig) -> Backbone:
     Raises:
         InputError: unknown network or weights that do not fit it.
     """
+    if config.model.weights is not None:
+        return load_backbone(config.model.weights, in_channels=config.canvas.channels).train()
     return create_backbone(config.model.backbone or "resnet50", in_channels=config.canvas.channels)
 
 

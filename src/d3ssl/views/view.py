@@ -28,6 +28,9 @@ class ViewSpec:
     photometric: Photometric | None = None
     """None: the source's pixels."""
     operations: tuple[Operation, ...] = ()
+    kept: bool = False
+    """Nothing in the chain is random, so a frozen teacher's rows of a region are the same at every visit: they are
+    computed at the first one and kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,10 @@
 """Readers: from the feature maps of a view to a fixed number of rows. One per file."""
 
 from d3ssl.models.readers.box import Box
+from d3ssl.models.readers.cells import Cells
 from d3ssl.models.readers.image import Image
 from d3ssl.models.readers.mask import Mask
 from d3ssl.models.readers.pyramid import Pyramid
 from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 
-__all__ = ["Box", "Image", "Mask", "Pyramid", "Reader", "ReaderConfig", "RowKind"]
+__all__ = ["Box", "Cells", "Image", "Mask", "Pyramid", "Reader", "ReaderConfig", "RowKind"]

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from d3ssl.contracts import Slots, View
 from d3ssl.models.backbone import Backbone, Features, Level
 
-RowKind = Literal["region", "image"]
-"""Whether a reader gives a row per slot of every image (B·K, image by image) or one per image (B)."""
+RowKind = Literal["region", "image", "cell"]
+"""Whether a reader gives a row per slot of every image (B·K, image by image), one per image (B), or one per cell of the
+map (B·h·w)."""
 
 
 class ReaderConfig:

@@ -6,6 +6,7 @@ from d3ssl.views.ops.crop import Crop
 from d3ssl.views.ops.cutout import RegionCutout
 from d3ssl.views.ops.mixing import FillHoles, MixBackground
 from d3ssl.views.ops.operation import Operation
+from d3ssl.views.ops.paste import PasteObjects
 from d3ssl.views.ops.photometric import Photometric
 from d3ssl.views.ops.shift import Shift
 
@@ -16,6 +17,7 @@ __all__ = [
     "FillHoles",
     "MixBackground",
     "Operation",
+    "PasteObjects",
     "Photometric",
     "RegionCutout",
     "Shift",
