@@ -25,6 +25,8 @@ class CanvasConfig:
     """Channels of the images; a grey image is repeated to 3."""
     max_candidates: int = 32
     """Candidate regions an image that travel with the canvas; drawn anew at random for every visit."""
+    held_out: int = 0
+    """Images that are never trained on, drawn by the seed: post-training measures its strengths on them."""
     max_bad_share: float = 0.01
     """The run fails once more than this share of the images seen could not be read."""
 
@@ -221,6 +223,7 @@ def _check_ranges(config: RunConfig) -> None:
         "runtime.diagnose_every": (runtime.diagnose_every, (runtime.diagnose_every or 1) >= 1, "1 or more"),
         "canvas.size": (config.canvas.size, config.canvas.size >= 8, "8 or more"),
         "canvas.channels": (config.canvas.channels, config.canvas.channels >= 1, "1 or more"),
+        "canvas.held_out": (config.canvas.held_out, config.canvas.held_out >= 0, "0 or more"),
         "canvas.max_bad_share": (config.canvas.max_bad_share, 0 <= config.canvas.max_bad_share <= 1, "0..1"),
     }
     for name, (value, holds, range_) in rules.items():

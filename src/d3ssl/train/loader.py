@@ -62,15 +62,29 @@ class CanvasDataset(Dataset):
 
     Args:
         masks: label maps travel with the canvas.
+        held_out: the images that training never sees, instead of the others.
     """
 
     def __init__(
-        self, images: ImageSet, regions: RegionTable, config: CanvasConfig, seed: int, *, masks: bool = False
+        self,
+        images: ImageSet,
+        regions: RegionTable,
+        config: CanvasConfig,
+        seed: int,
+        *,
+        masks: bool = False,
+        held_out: bool = False,
     ) -> None:
         row_of = {image_id: row for row, image_id in enumerate(regions.ids)}
         self.positions = [index for index, image_id in enumerate(images.ids) if image_id in row_of]
         if not self.positions:
             raise InputError("the regions file holds none of these images", remedy="compute the regions anew.")
+        if config.held_out >= len(self.positions):
+            problem = f"{config.held_out} of {len(self.positions)} images are held out, so none is left to train on"
+            raise InputError(problem, remedy="lower --canvas.held_out, or give more images.")
+        drawn = numpy_generator(seed, "held out").permutation(len(self.positions))[: config.held_out]
+        kept = np.isin(np.arange(len(self.positions)), drawn, invert=not held_out)
+        self.positions = [index for index, is_kept in zip(self.positions, kept, strict=True) if is_kept]
         self.rows = [row_of[images.ids[index]] for index in self.positions]
         if masks and all(regions.label_maps[row] is None for row in self.rows):
             remedy = (

@@ -65,19 +65,26 @@ class Trainer:
     whether to stop); one more for the log, where the step is logged.
     """
 
-    def __init__(self, config: RunConfig, dataset: CanvasDataset, steps: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: CanvasDataset,
+        steps: int,
+        device: torch.device,
+        backbone: Backbone | None = None,
+    ) -> None:
         self.config, self.dataset, self.steps, self.device = config, dataset, steps, device
         plan = config.plan
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: give it back
             torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
-            learner = Learner(plan, make_backbone(config))
+            learner = Learner(plan, backbone.train() if backbone is not None else make_backbone(config))
         if config.train.sync_batch_norm and world_size() > 1:
             learner = convert_sync_batch_norm(learner)
         self.learner: Learner = learner.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        backbone = self.learner.backbone
+        own = self.learner.backbone
         self.kept = KeptRows(self.learner) if config.runtime.keep_rows and has_kept(self.learner) else None
         made = [name for name in plan.used_views if self.kept is None or name not in self.kept.makers]
-        self.views = ViewMaker(plan.views, plan.regions, backbone.mean, backbone.std, made)
+        self.views = ViewMaker(plan.views, plan.regions, own.mean, own.std, made)
         trained = self.learner.trainable()
         self.optimizer = make_optimizer(trained, config.optimizer, config.train.batch_size)
         self.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -20,6 +22,7 @@ from d3ssl.distributed import barrier, collective_device, gather_rows, rank, wor
 from d3ssl.errors import InputError
 from d3ssl.files import digest, make_folder, write_text
 from d3ssl.models.artifact import save_backbone
+from d3ssl.models.backbone import Backbone
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import checkpoint
@@ -30,8 +33,18 @@ from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
 from d3ssl.train.schedule import num_warmup_steps
 
+Finish = Callable[[Path, RunConfig, Trainer, str, RegionTable], None]
+"""What the first process does after the last step, given the run's folder, the digest of the data, and the regions."""
 
-def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure | None = None) -> Path:
+
+def pretrain(
+    config: RunConfig,
+    resume: bool = False,
+    measure: BackboneMeasure | None = None,
+    *,
+    backbone: Backbone | None = None,
+    finish: Finish | None = None,
+) -> Path:
     """Train and write ``RUN/backbone.safetensors`` with ``RUN/manifest.json``.
 
     Args:
@@ -39,6 +52,8 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
         resume: continue from RUN/checkpoint.pt; with none there (stopped before the first save), start.
         measure: what is looked at every ``runtime.diagnose_every`` steps, such as ``d3ssl.diagnose.Monitor(...)``; the
             first process calls it.
+        backbone: the start, trained in place, instead of what ``config.model`` says.
+        finish: what is done after the last step; None: the backbone is written.
 
     Returns:
         The run's folder.
@@ -54,14 +69,14 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
     device = choose_device(config.runtime.device)
     run = Path(config.out)
     images = open_images(config.data)
-    try_parts(config, len(images))
+    try_parts(config, len(images), backbone)
     _claim(run, resume)
     regions = _regions(config, images, run)
     with StopSignal() as stop, process_group(device):
         dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks)
         data_digest = digest(images.digest(), str(regions.metadata.get("digest", "")))
         _check_same(data_digest)
-        trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device)
+        trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device, backbone)
         if resume and (run / checkpoint.NAME).exists():
             trainer.restore(checkpoint.load(run, config, data_digest))
         if rank() == 0:
@@ -69,7 +84,7 @@ def pretrain(config: RunConfig, resume: bool = False, measure: BackboneMeasure |
             describe(config, trainer)
         finished = trainer.run(run, stop, data_digest, measure)
         if finished and rank() == 0:
-            _write_backbone(run, config, trainer, data_digest)
+            (finish or _write_backbone)(run, config, trainer, data_digest, regions)
         barrier()
     if not finished:
         say(f"stopped at step {trainer.step} of {trainer.steps}; continue with --resume")
@@ -93,9 +108,9 @@ def _claim(run: Path, resume: bool) -> None:
             torn.unlink(missing_ok=True)
 
 
-def try_parts(config: RunConfig, num_images: int) -> None:
+def try_parts(config: RunConfig, num_images: int, backbone: Backbone | None = None) -> None:
     """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
-    config.plan.check_backbone(make_backbone(config))
+    config.plan.check_backbone(backbone or make_backbone(config))
     make_optimizer(nn.Linear(1, 1), config.optimizer, config.train.batch_size)
     num_warmup_steps(num_steps(config.train, num_images), config.schedule)
 
@@ -132,10 +147,16 @@ def _regions(config: RunConfig, images: ImageSet, run: Path) -> RegionTable:
     return table
 
 
-def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest: str) -> None:
+def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, regions: RegionTable) -> None:
     learner = trainer.learner
     network = learner.student if config.train.export == "student" else learner.teacher
-    manifest = {
+    save_backbone(run, network.backbone, manifest_of(config, trainer, data_digest))
+    say(f"backbone: {run / 'backbone.safetensors'}")
+
+
+def manifest_of(config: RunConfig, trainer: Trainer, data_digest: str) -> dict[str, Any]:
+    """What a run's manifest.json says beside what the backbone knows."""
+    return {
         "input_size": config.views.size,
         "steps": trainer.step,
         "images": len(trainer.dataset),
@@ -149,5 +170,3 @@ def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest:
             "timm": timm.__version__,
         },
     }
-    save_backbone(run, network.backbone, manifest)
-    say(f"backbone: {run / 'backbone.safetensors'}")

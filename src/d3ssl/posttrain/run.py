@@ -1,0 +1,189 @@
+"""``d3ssl posttrain``: start → train → strength → report."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from d3ssl.console import progress, say, show_table, warn
+from d3ssl.contracts import CanvasBatch
+from d3ssl.data.sources import open_images
+from d3ssl.diagnose import Monitor
+from d3ssl.errors import D3sslError, InputError
+from d3ssl.files import read_json, write_json
+from d3ssl.models.artifact import load_backbone, save_backbone
+from d3ssl.models.backbone import Backbone
+from d3ssl.models.interpolate import interpolate
+from d3ssl.posttrain.report import write_report
+from d3ssl.posttrain.strength import STRENGTHS, Probes, Retrieval, propose
+from d3ssl.regions.table import RegionTable
+from d3ssl.train import RunConfig, checkpoint, pretrain
+from d3ssl.train.loader import CanvasDataset, collate
+from d3ssl.train.loop import Trainer
+from d3ssl.train.pretrain import manifest_of
+
+METRICS = "metrics.json"
+_BATCH = 16
+
+
+def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone | None = None) -> Path:
+    """Post-train, choose the strength on held-out images, and write RUN/backbone.safetensors at that strength.
+
+    Args:
+        config: with ``model.weights``; its plan has a frozen teacher.
+        backbone: the start, instead of ``model.weights``; left as it is.
+
+    Returns:
+        The run's folder, with metrics.json (the frontier) and report.html.
+
+    Raises:
+        D3sslError: anything the user can put right, before the training where possible.
+    """
+    if config.model.weights is None and backbone is None:
+        remedy = "name the weights to start from: a run, a file, timm:NAME:pretrained, timm:NAME:FILE."
+        raise InputError("post-training starts from weights, but none are given", remedy=remedy)
+    if config.plan.momentum is not None:
+        remedy = "use --recipe posttrain, or `d3ssl pretrain` for this method."
+        raise InputError(f"the teacher of '{config.plan.title}' is not frozen", remedy=remedy)
+    count = len(open_images(config.data))
+    held_out = min(config.canvas.held_out, count // 5)
+    config = dataclasses.replace(config, canvas=dataclasses.replace(config.canvas, held_out=held_out))
+    start = None if backbone is None else copy.deepcopy(backbone)
+    return pretrain(config, resume=resume, backbone=start, finish=_finish)
+
+
+def set_strength(run: str | Path, strength: float) -> Path:
+    """Write RUN/backbone.safetensors of a finished run at another strength, 0 (the start) to 1 (the end), or beyond.
+
+    Raises:
+        InputError: not a run of ``posttrain``, or not a finished one.
+    """
+    folder = Path(run)
+    if not (folder / METRICS).is_file() or not (folder / checkpoint.NAME).is_file():
+        remedy = "give the folder of a finished `d3ssl posttrain`, with its checkpoint.pt."
+        raise InputError("is not a finished run of posttrain", path=folder, remedy=remedy)
+    learner = checkpoint.read(folder)["learner"]
+    states = [
+        {key.removeprefix(prefix): value for key, value in learner.items() if key.startswith(prefix)}
+        for prefix in ("teacher.backbone.net.", "student.backbone.net.")
+    ]
+    network = load_backbone(folder)
+    network.net.load_state_dict(interpolate(*states, strength))
+    save_backbone(folder, network, read_json(folder / "manifest.json") | {"strength": strength, "weights_sha256": None})
+    write_json(folder / METRICS, read_json(folder / METRICS) | {"strength": strength})
+    say(f"strength {strength:g}: {folder / 'backbone.safetensors'}")
+    return folder
+
+
+def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, regions: RegionTable) -> None:
+    """What follows the training, in the first process."""
+    start, end = trainer.learner.teacher.backbone, trainer.learner.student.backbone
+    size, plan = config.views.size, config.plan
+    reader = next(iter(plan.objectives.values())).reader
+    batches = _held_out(config, regions)
+    frontier: list[Retrieval] = []
+    try:
+        probes = Probes(batches, start, reader, plan.regions, size)
+    except InputError as error:
+        warn(f"no strength is proposed: {error.problem}; the start is exported", error.remedy)
+        chosen = 0.0
+    else:
+        frontier = measure_frontier(probes, start, end)
+        chosen = propose(frontier)
+        rows = [[f"{own.strength:g}", f"{own.familiar:.1%}", f"{own.unfamiliar:.1%}"] for own in frontier]
+        show_table(f"{probes.count} held-out regions found again", ["strength", "familiar", "unfamiliar"], rows)
+    network = at_strength(start, end, chosen)
+    found: dict[str, Any] = {"strength": chosen, "frontier": [dataclasses.asdict(own) for own in frontier]}
+    monitor = Monitor(size, channels=config.canvas.channels)
+    for name, own in (("start", start), ("exported", network)):
+        try:
+            found[name] = monitor(own)
+        except D3sslError as error:
+            warn(f"no diagnosis of the {name}: {error.problem}")
+    write_json(run / METRICS, found)
+    write_report(run / "report.html", found, start, network, batches[:1], size)
+    save_backbone(run, network, manifest_of(config, trainer, data_digest) | {"strength": chosen})
+    say(_verdict(chosen, frontier))
+    say(f"backbone: {run / 'backbone.safetensors'}   report: {run / 'report.html'}")
+
+
+def _verdict(chosen: float, frontier: list[Retrieval]) -> str:
+    if chosen == 0:
+        return "no strength above 0 helps on the held-out images: the start is exported unchanged"
+    start, best = (next(own for own in frontier if own.strength == s) for s in (0.0, chosen))
+    return (
+        f"strength {chosen:g}: on other photographs {best.unfamiliar:.1%} of the held-out regions are found again, "
+        f"{start.unfamiliar:.1%} before; in their own {best.familiar:.1%}, {start.familiar:.1%} before"
+    )
+
+
+def measure_frontier(probes: Probes, start: Backbone, end: Backbone) -> list[Retrieval]:
+    """Both ends at every strength."""
+    found = []
+    with progress("choosing the strength", len(STRENGTHS) * len(probes.sets)) as ticker:
+        for strength in STRENGTHS:
+            familiar, unfamiliar = probes.measure(at_strength(start, end, strength), ticker.advance)
+            found.append(Retrieval(strength=strength, familiar=familiar, unfamiliar=unfamiliar))
+    return found
+
+
+def at_strength(start: Backbone, end: Backbone, strength: float) -> Backbone:
+    """A copy of the end with weights between the start's and its own (WiSE-FT, arXiv 2109.01903)."""
+    network = copy.deepcopy(end)
+    network.net.load_state_dict(interpolate(start.net.state_dict(), end.net.state_dict(), strength))
+    return network.eval()
+
+
+def _held_out(config: RunConfig, regions: RegionTable) -> list[CanvasBatch]:
+    if not config.canvas.held_out:
+        return []
+    dataset = CanvasDataset(
+        open_images(config.data),
+        regions,
+        config.canvas,
+        config.train.seed,
+        masks=config.plan.needs_masks,
+        held_out=True,
+    )
+    batches = []
+    for first in range(0, len(dataset) - 1, _BATCH):
+        loaded = collate([dataset[number] for number in range(first, min(first + _BATCH, len(dataset)))])
+        if isinstance(loaded, InputError):
+            raise loaded
+        if len(loaded.batch.canvas) > 1:
+            batches.append(loaded.batch)
+    return batches
+
+
+def posttrain(
+    backbone: str | Path | torch.nn.Module, data: str | Path, out: str | Path | None = None, **options: Any
+) -> Backbone:
+    """Better dense features from the weights you have, on your own unlabelled images.
+
+    Args:
+        backbone: what ``load_backbone`` takes; a module is left as it is.
+        data: a folder of images, or any data that d3ssl reads.
+        out: the run's folder; None: nothing is kept.
+        options: over those of the recipe ``posttrain``, with dots as two underscores: ``train__steps=800``.
+
+    Returns:
+        The backbone at the strength that the held-out images proposed (0: the start), in evaluation mode.
+
+    Raises:
+        D3sslError: anything the user can put right.
+    """
+    from d3ssl.train.recipe import recipe
+
+    start = load_backbone(backbone) if isinstance(backbone, torch.nn.Module) else None
+    if start is None:
+        options["model__weights"] = str(backbone)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run" if out is None else Path(out)
+        config = recipe("posttrain", data=str(data), out=str(run), **options)
+        posttrain_run(config, backbone=start)
+        return load_backbone(run)
