@@ -162,7 +162,7 @@ class Learner(nn.Module):
         Returns:
             Figures for the log.
         """
-        momentum = momentum_at(progress, self.plan.momentum)
+        momentum = momentum_at(progress, self.plan.momentum, self.plan.momentum_end)
         update_teacher(self.teacher, self.student, momentum)
         return {"teacher_momentum": momentum}
 

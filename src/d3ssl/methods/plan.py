@@ -54,7 +54,9 @@ class Plan:
     """Which modules it has passed through: DC, DP."""
     regions: RegionsSpec = field(default_factory=RegionsSpec)
     momentum: float = 0.99
-    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL, SoCo)."""
+    """Of the EMA teacher at the first step (BYOL, SoCo: 0.99). 0 with ``momentum_end`` 0: the student's own weights."""
+    momentum_end: float = 1.0
+    """At the last step, reached along a half cosine (BYOL, SoCo: 1)."""
     cut: tuple[str, ...] = ()
     """Views that de-coupling may cut as the student sees them."""
     moved: str | None = None
@@ -111,8 +113,9 @@ class Plan:
             if objective.shares is not None and objective.shares not in self.objectives:
                 problem = f"the objective '{name}' shares the heads of '{objective.shares}', which does not exist"
                 raise InputError(problem, remedy=nearest(objective.shares, self.objectives))
-        if not 0 <= self.momentum <= 1:
-            raise InputError(f"the teacher's momentum is {self.momentum}", remedy="set it to 0..1.")
+        for momentum in (self.momentum, self.momentum_end):
+            if not 0 <= momentum <= 1:
+                raise InputError(f"the teacher's momentum is {momentum}", remedy="set it to 0..1.")
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that does not offer what the plan reads.
@@ -147,7 +150,8 @@ class Plan:
             parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
             lines.append(f"  objective {name}: {' · '.join(parts)}")
             lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
-        teacher = f"EMA, momentum {self.momentum:g} → 1"
+        is_constant = self.momentum == self.momentum_end
+        teacher = f"EMA, momentum {self.momentum:g}" + ("" if is_constant else f" → {self.momentum_end:g}")
         return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
 
 
