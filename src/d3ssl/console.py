@@ -68,8 +68,8 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Ticker]:
 
 
 def say(text: str) -> None:
-    """A plain line for people."""
-    console.print(text, markup=False)
+    """A plain line for people; one that is longer than the window is not broken, so that paths can be copied."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def warn(problem: str, remedy: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class D3sslError(Exception):
@@ -30,10 +30,25 @@ class CheckpointError(D3sslError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """``"Did you mean 'x'? Known: …"`` for an unknown name, for use as a remedy."""
+    """``"Did you mean 'x'? Known: …"`` for an unknown name, for use as a remedy.
+
+    A name with dots (``host.roi_sizes``) is looked for in its group, then at the end of the names of other groups.
+    """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return (f"did you mean '{close[0]}'? " if close else "") + f"Known: {first_names(known, 30)}."
+    group, _, last = name.rpartition(".")
+    own = [other for other in known if group and other.startswith(f"{group}.")]
+    if own:
+        close = _closest(last, {other[len(group) + 1 :]: other for other in own}, 0.5)
+        close = close or _closest(last, {other.rpartition(".")[2]: other for other in known}, 0.8)
+    else:
+        close = _closest(name, {other: other for other in known}, 0.5)
+    return (f"did you mean '{close}'? " if close else "") + f"Known: {first_names(own or known, 30)}."
+
+
+def _closest(name: str, known: Mapping[str, str], cutoff: float) -> str | None:
+    """What is known under the name most like this one, if any is like it."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return known[found[0]] if found else None
 
 
 def first_names(names: Sequence[str], most: int = 5) -> str:

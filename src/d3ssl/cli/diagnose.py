@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.options import build, make_parser, name_backbones, parse, split_places
 from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
 
 
@@ -17,20 +17,23 @@ def run(argv: Sequence[str]) -> None:
         "cut out by their masks and pasted into controlled contexts and places. Writes OUT/report.html,\n"
         "OUT/diagnosis.json and OUT/probes.png. Definitions: docs/measurements.md.",
         (
-            "d3ssl diagnose --backbone run/ --data labelled/ --out diagnosis/",
-            "d3ssl diagnose --backbone timm:resnet50:pretrained --out diagnosis/   (procedural objects)",
-            "d3ssl diagnose --backbone host/ --backbone d3ssl/ --data labelled/ --out both/ --save_probes probes.npz",
-            "d3ssl diagnose --backbone other/ --probes probes.npz --out other-diagnosis/   (the same probes)",
+            "d3ssl diagnose run/ --data labelled/ --out diagnosis/",
+            "d3ssl diagnose timm:resnet50:pretrained --out diagnosis/   (procedural objects)",
+            "d3ssl diagnose host/ d3ssl/ --data labelled/ --out both/ --save_probes probes.npz",
+            "d3ssl diagnose other/ --probes probes.npz --out other-diagnosis/   (the same probes)",
         ),
+        usage="B … [--data DATA] --out DIR [options]",
     )
-    what = "run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; repeat it to compare several"
+    what = (
+        "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; repeat it to compare several"
+    )
     parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     parser.add_argument("--data", type=str | None, default=None, help="COCO data with masks; none: procedural objects")
     parser.add_argument("--out", type=str, required=True, help="folder for report.html, diagnosis.json and probes.png")
     parser.add_argument("--probes", type=str | None, default=None, help="probes saved by --save_probes, not --data")
     parser.add_argument("--save_probes", type=str | None, default=None, help="save the probes to this .npz file")
     parser.add_class_arguments(DiagnoseConfig)
-    options = parse(parser, argv)
+    options = parse(parser, name_backbones(*split_places(parser, argv)))
     config = build(DiagnoseConfig, options)
     saved = {"probes": options.probes, "save_to": options.save_probes}
     diagnose_backbone(options.backbone, options.data, options.out, config, **saved)

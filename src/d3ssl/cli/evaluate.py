@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.options import build, make_parser, name_backbones, parse, split_places
 from d3ssl.errors import InputError, nearest
 from d3ssl.train.process import choose_device, process_group
 
@@ -49,19 +49,17 @@ TASKS = {
     ),
 }
 
-_USAGE = (
-    "usage: d3ssl evaluate TASK --backbone B --data DATA --out DIR [options]\n\n{}\n\nTASK --help explains a task.\n"
-)
+_USAGE = "usage: d3ssl evaluate TASK B … --data DATA --out DIR [options]\n\n{}\n\nTASK --help explains a task.\n"
 
 
 def run(argv: Sequence[str]) -> None:
     if argv and argv[0] in ("-h", "--help"):
         listed = "\n".join(f"  {name:<13} {entry.what.splitlines()[0]}" for name, entry in TASKS.items())
-        first = f"examples:\n  d3ssl evaluate objects --backbone run/ --data data/scenes --out evaluation/\n\n{listed}"
+        first = f"examples:\n  d3ssl evaluate objects run/ --data data/scenes --out evaluation/\n\n{listed}"
         sys.stdout.write(_USAGE.format(first))
         raise SystemExit(0)
     if not argv or argv[0].startswith("-"):
-        raise InputError("which task?", remedy="d3ssl evaluate objects --backbone B --data DATA --out DIR")
+        raise InputError("which task?", remedy="d3ssl evaluate objects B --data DATA --out DIR")
     if argv[0] not in TASKS:
         raise InputError(f"there is no task '{argv[0]}'", remedy=nearest(argv[0], TASKS))
     _run_task(argv[0], argv[1:])
@@ -75,13 +73,16 @@ def _run_task(task: str, argv: Sequence[str]) -> None:
         f"evaluate {task}",
         f"{entry.what}\nWrites OUT/metrics.json and OUT/report.html. What is finished is kept when called again.",
         (
-            f"d3ssl evaluate {task} --backbone run/ --data data/scenes --out evaluation/",
-            f"d3ssl evaluate {task} --backbone run/ --baseline random --seeds 3 --data data/scenes --out evaluation/",
-            f"d3ssl evaluate {task} --backbone timm:resnet18 --data coco/val2017 --out evaluation/random",
+            f"d3ssl evaluate {task} run/ --data data/scenes --out evaluation/",
+            f"d3ssl evaluate {task} run/ other-run/ --baseline random --seeds 3 --data data/scenes --out evaluation/",
+            f"d3ssl evaluate {task} timm:resnet18 --data coco/val2017 --out evaluation/random",
         ),
+        usage="B … --data DATA --out DIR [options]",
     )
-    what = "run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…"
-    parser.add_argument("--backbone", type=str, required=True, help=what)
+    what = (
+        "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; repeat it to compare several"
+    )
+    parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     listed = "another backbone to measure beside it, or `random`: the same network with random weights; may be repeated"
     parser.add_argument("--baseline", type=str, action="append", default=[], help=listed)
     parser.add_argument(
@@ -90,13 +91,14 @@ def _run_task(task: str, argv: Sequence[str]) -> None:
     parser.add_argument("--data", type=str, required=True, help=entry.data)
     parser.add_argument("--out", type=str, required=True, help="folder for metrics.json and report.html")
     parser.add_class_arguments(config)
-    options = parse(parser, argv)
+    options = parse(parser, name_backbones(*split_places(parser, argv)))
+    backbone, *others = options.backbone
     with process_group(choose_device(options.device)):
         getattr(module, entry.function)(
-            options.backbone,
+            backbone,
             options.data,
             options.out,
             build(config, options),
-            baselines=options.baseline,
+            baselines=[*others, *options.baseline],
             seeds=options.seeds,
         )

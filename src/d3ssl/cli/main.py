@@ -36,8 +36,8 @@ def usage() -> str:
         "From a folder of images to a backbone for timm, in three commands:",
         "",
         "  d3ssl views photos/ --out pictures/                       look at what is trained on",
-        "  d3ssl pretrain --data photos/ --out run/ --train.epochs 100",
-        "  d3ssl diagnose --backbone run/ --out diagnosis/",
+        "  d3ssl pretrain photos/ --out run/ --train.epochs 100",
+        "  d3ssl diagnose run/ --out diagnosis/",
     ]
     return "\n".join(lines)
 

@@ -25,11 +25,16 @@ DATA_HELP = "folder of images, data of COCO, Pascal VOC, Open Images or ADE20K, 
 """What DATA may be."""
 
 
-def make_parser(command: str, what: str, examples: Sequence[str]) -> ArgumentParser:
-    """A parser whose help says what the command does and shows it in use."""
+def make_parser(command: str, what: str, examples: Sequence[str], usage: str | None = None) -> ArgumentParser:
+    """A parser whose help says what the command does and shows it in use.
+
+    Args:
+        usage: what follows the command in the first line of the help; None: all options.
+    """
     text = what + "\n\nexamples:\n" + "\n".join(f"  {example}" for example in examples)
 
-    parser = ArgumentParser(prog=f"d3ssl {command}", description=text, exit_on_error=False)
+    usage = usage and f"d3ssl {command} {usage}"
+    parser = ArgumentParser(prog=f"d3ssl {command}", description=text, exit_on_error=False, usage=usage)
     parser.formatter_class = _formatter(parser.formatter_class)
     return parser
 
@@ -88,15 +93,33 @@ def recipe_first(argv: list[str]) -> list[str]:
     return argv
 
 
+def split_places(parser: ArgumentParser, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words that are no option's, wherever they stand (``photos/`` in ``photos/ --out run/``), and all others."""
+    flags = {flag for action in parser._actions if action.nargs == 0 for flag in action.option_strings}
+    flags.add("--print_config")
+    places: list[str] = []
+    rest: list[str] = []
+    takes_next = False
+    for word in argv:
+        is_option = word.startswith("--") or word in flags
+        (rest if is_option or takes_next else places).append(word)
+        takes_next = is_option and not takes_next and "=" not in word and word not in flags
+    return places, rest
+
+
 def _clear_error(parser: ArgumentParser, message: str) -> InputError:
     placed = {action.dest: action.metavar or action.dest for action in parser._actions if not action.option_strings}
     options = {action.dest for action in parser._actions if action.option_strings}
-    known = options - {"help", "print_config", "config"}
+    known = options - {"help", "print_config", "print_shtab", "config"}
     group = re.search(r"[Gg]roup '([^']*)' does not accept option '([^']*)'", message)
     plain = re.search(r"unrecognized arguments: --([\w.-]+)", message)
     key = re.search(
         r"Key '([^']+)' is not expected|does not accept option '([^']+)'|No action for key \"([^\"]+)\"", message
     )
+    missing = re.search(r"following arguments are required: (.+)", message)
+    if missing:
+        remedy = f"usage: {parser.usage}." if parser.usage else f"see {parser.prog} --help."
+        return InputError(f"not given: {missing[1]}", remedy=remedy)
     name = None
     if group:
         name = f"{group[1]}.{group[2]}" if not group[2].startswith(group[1]) else group[2]
@@ -114,3 +137,8 @@ def _clear_error(parser: ArgumentParser, message: str) -> InputError:
 def build(kind: type[C], namespace: Namespace) -> C:
     """An instance of a dataclass from the namespace's entries of the same names."""
     return kind(**{f.name: namespace[f.name] for f in dataclasses.fields(kind) if f.name in namespace})  # type: ignore[arg-type]
+
+
+def name_backbones(places: Sequence[str], words: Sequence[str]) -> list[str]:
+    """``B …`` as ``--backbone B …``, in front of those that are named so."""
+    return [*(word for place in places for word in ("--backbone", place)), *words]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import build, make_parser, parse
+from d3ssl.cli.options import build, make_parser, parse, split_places
 from d3ssl.cli.run_options import add_run
+from d3ssl.errors import InputError
 from d3ssl.train import RunConfig, pretrain
 from d3ssl.train.pretrain import show_plan
 
@@ -15,16 +16,18 @@ def run(argv: Sequence[str]) -> None:
         "pretrain",
         "Train a backbone on unlabelled images. RUN/backbone.safetensors loads into plain timm.",
         (
-            "d3ssl pretrain --data photos/ --out run/ --train.epochs 100",
-            "d3ssl pretrain --data photos/ --out run/ --recipe scenes-photo --model.backbone resnet18",
-            "d3ssl pretrain --data photos/ --out run/ --resume",
-            "torchrun --nproc-per-node 8 -m d3ssl pretrain --data coco/train2017 --out run/ --recipe coco-r50-c4",
+            "d3ssl pretrain photos/ --out run/ --train.epochs 100",
+            "d3ssl pretrain photos/ --out run/ --recipe scenes-photo --model.backbone resnet18",
+            "d3ssl pretrain photos/ --out run/ --method.host NAME --dry_run",
+            "d3ssl pretrain photos/ --out run/ --resume",
+            "torchrun --nproc-per-node 8 -m d3ssl pretrain coco/train2017 --out run/ --recipe coco-r50-c4",
         ),
+        usage="DATA --out RUN [options]",
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
     words = add_run(parser, argv)
     parser.add_argument("--dry_run", action="store_true", help="show the plan of the method, check it, and stop")
-    options = parse(parser, words)
+    options = parse(parser, _name_data(*split_places(parser, words)))
     config = build(RunConfig, options)
     if options.dry_run:
         show_plan(config)
@@ -35,3 +38,12 @@ def run(argv: Sequence[str]) -> None:
 
         monitor = Monitor(config.views.size, channels=config.canvas.channels)
     pretrain(config, resume=options.resume, measure=monitor)
+
+
+def _name_data(places: list[str], words: list[str]) -> list[str]:
+    """``DATA`` as ``--data DATA``, which the first edition asked for. It wins over the data of a file of options."""
+    is_named = any(word == "--data" or word.startswith("--data=") for word in words)
+    if len(places) > 1 or (places and is_named):
+        given = ", ".join([*places, *(["--data"] if is_named else [])])
+        raise InputError(f"the data is given more than once: {given}", remedy="d3ssl pretrain DATA --out RUN [options]")
+    return [*words, "--data", *places] if places else words

@@ -15,7 +15,7 @@ Tar shards in the WebDataset layout: few large files instead of many small ones,
 
 examples:
   d3ssl shards pack photos/ --out shards/
-  d3ssl pretrain --data shards/ --out run/
+  d3ssl pretrain shards/ --out run/
 
 d3ssl shards pack --help explains the options.
 """

@@ -21,7 +21,7 @@ def object_knn(
     temperature: float = 0.07,
 ) -> Int64[Tensor, "M"] | Int64[np.ndarray, "M"]:
     """Label every object by a weighted vote of its k nearest training objects (weighted k-NN of InstDisc,
-    arXiv 1805.01978; the parameters are iBOT's).
+    arXiv 1805.01978; the parameters are those of arXiv 2111.07832).
 
     A neighbour with cosine similarity s votes for its label with weight exp(s / temperature). Of labels with equal
     votes the smallest wins. Features are compared as they are; ``evaluate_objects`` centres them first.

@@ -69,7 +69,7 @@ class KeptRows:
 
 def has_kept(learner: Learner) -> bool:
     """Whether any row can be kept."""
-    return learner.plan.momentum is None and any(learner.plan.views[n].kept for n in learner.plan.teacher_views)
+    return learner.plan.is_frozen and any(learner.plan.views[n].kept for n in learner.plan.teacher_views)
 
 
 def _single_regions(batch: CanvasBatch, drawn: DrawnViews, places: Int64[Tensor, "N"]) -> CanvasBatch:

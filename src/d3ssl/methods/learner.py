@@ -108,7 +108,7 @@ class Learner(nn.Module):
     def train(self, mode: bool = True) -> Learner:
         """Training mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self.plan.momentum is None:
+        if self.plan.is_frozen:
             self.teacher.eval()
         for module in self.student.backbone.modules() if self.plan.freeze_norm else ():
             if isinstance(module, _BatchNorm):
@@ -192,9 +192,9 @@ class Learner(nn.Module):
             means = torch.stack([carry[name] for carry in carries])
             centre: Centre = module  # type: ignore[assignment]
             centre.update(all_reduce_mean(means.mean(0)))
-        if self.plan.momentum is None:
+        if self.plan.is_frozen:
             return {}
-        momentum = momentum_at(progress, self.plan.momentum)
+        momentum = momentum_at(progress, self.plan.momentum, self.plan.momentum_end)
         update_teacher(self.teacher, self.student, momentum)
         return {"teacher_momentum": momentum}
 

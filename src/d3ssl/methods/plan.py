@@ -55,9 +55,11 @@ class Plan:
     modules: frozenset[str] = frozenset()
     """Which modules it has passed through: DC, DP."""
     regions: RegionsSpec = field(default_factory=RegionsSpec)
-    momentum: float | None = 0.99
-    """Of the EMA teacher at the first step; rises to 1 along a half cosine (BYOL, SoCo). None: the teacher is a frozen
-    copy of the start."""
+    momentum: float = 0.99
+    """Of the EMA teacher at the first step (BYOL, SoCo: 0.99). 0 with ``momentum_end`` 0: the student's own weights; 1: a
+    frozen copy of the start."""
+    momentum_end: float = 1.0
+    """At the last step, reached along a half cosine (BYOL, SoCo: 1)."""
     freeze_norm: bool = False
     """Batch norms of the student keep the statistics of the start."""
     cut: tuple[str, ...] = ()
@@ -72,6 +74,11 @@ class Plan:
         """Of all objectives."""
         for objective in self.objectives.values():
             yield from objective.pairs
+
+    @property
+    def is_frozen(self) -> bool:
+        """The teacher is a copy of the start, which stays as it is."""
+        return self.momentum == self.momentum_end == 1
 
     @property
     def used_views(self) -> list[str]:
@@ -116,8 +123,9 @@ class Plan:
             if objective.shares is not None and objective.shares not in self.objectives:
                 problem = f"the objective '{name}' shares the heads of '{objective.shares}', which does not exist"
                 raise InputError(problem, remedy=nearest(objective.shares, self.objectives))
-        if self.momentum is not None and not 0 <= self.momentum <= 1:
-            raise InputError(f"the teacher's momentum is {self.momentum}", remedy="set it to 0..1.")
+        for momentum in (self.momentum, self.momentum_end):
+            if not 0 <= momentum <= 1:
+                raise InputError(f"the teacher's momentum is {momentum}", remedy="set it to 0..1.")
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that does not offer what the plan reads.
@@ -152,7 +160,9 @@ class Plan:
             parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
             lines.append(f"  objective {name}: {' · '.join(parts)}")
             lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
-        teacher = "a frozen copy of the start" if self.momentum is None else f"EMA, momentum {self.momentum:g} → 1"
+        is_constant = self.momentum == self.momentum_end
+        teacher = f"EMA, momentum {self.momentum:g}" + ("" if is_constant else f" → {self.momentum_end:g}")
+        teacher = "a frozen copy of the start" if self.is_frozen else teacher
         return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
 
 

@@ -60,12 +60,12 @@ def _pairs(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> list[tuple
     return [(teacher[name], student[name]) for name in teacher]
 
 
-def momentum_at(progress: float, base: float = 0.99) -> float:
-    """The teacher's momentum: from ``base`` to 1 along half a cosine.
+def momentum_at(progress: float, base: float = 0.99, end: float = 1.0) -> float:
+    """The teacher's momentum: from ``base`` to ``end`` along half a cosine; constant where they are equal.
 
-    m = 1 − (1 − base)·(cos(π·progress) + 1)/2   (BYOL, arXiv 2006.07733, section 3.2; SoCo: base 0.99)
+    m = end − (end − base)·(cos(π·progress) + 1)/2   (BYOL, arXiv 2006.07733, section 3.2; SoCo: 0.99 to 1)
 
     Args:
         progress: share of the training that is done, 0..1.
     """
-    return 1.0 - (1.0 - base) * (math.cos(math.pi * progress) + 1.0) / 2.0
+    return end - (end - base) * (math.cos(math.pi * progress) + 1.0) / 2.0

@@ -47,7 +47,7 @@ def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone
     if config.model.weights is None and backbone is None:
         remedy = "name the weights to start from: a run, a file, timm:NAME:pretrained, timm:NAME:FILE."
         raise InputError("post-training starts from weights, but none are given", remedy=remedy)
-    if config.plan.momentum is not None:
+    if not config.plan.is_frozen:
         remedy = "use --recipe posttrain, or `d3ssl pretrain` for this method."
         raise InputError(f"the teacher of '{config.plan.title}' is not frozen", remedy=remedy)
     count = len(open_images(config.data))

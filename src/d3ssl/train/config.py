@@ -50,7 +50,7 @@ class TrainConfig:
     steps: int | None = None
     """Optimiser steps. None: from ``epochs``."""
     epochs: float = 400.0
-    """Passes over the data set, when ``steps`` is None (SoCo: 100 or 400 on COCO)."""
+    """Passes over the data set, when ``steps`` is None (arXiv 2106.02637: 100 or 400 on COCO)."""
     batch_size: int = 256
     """Images an optimiser step, over all processes and accumulated parts: independent of the number of GPUs."""
     accumulate: int = 1
@@ -63,7 +63,7 @@ class TrainConfig:
     sync_batch_norm: bool = True
     """Batch statistics over all processes (when there are several)."""
     export: Literal["student", "teacher"] = "student"
-    """Which network's backbone is written to backbone.safetensors (BYOL and SoCo: the student's)."""
+    """Which network's backbone is written to backbone.safetensors (arXiv 2006.07733 and 2106.02637: the student's)."""
 
 
 @dataclass(frozen=True, kw_only=True)

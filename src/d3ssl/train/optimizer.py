@@ -22,17 +22,18 @@ class OptimizerConfig:
     """Which optimiser, and its parameters. What an optimiser does not know, it ignores (as said below)."""
 
     name: Literal["lars", "sgd", "adamw"] = "lars"
-    """lars (SoCo), sgd (DenseCL), adamw (ViTs, small batches)."""
+    """lars (arXiv 2106.02637), sgd (arXiv 2011.09157), adamw (ViTs, small batches)."""
     lr: float = 1.0
-    """Learning rate, for a batch of 256 images if ``scale_lr`` (SoCo, LARS: 1.0; DenseCL, SGD: 0.3; AdamW: 1e-3)."""
+    """Learning rate, for a batch of 256 images if ``scale_lr`` (LARS: 1.0, arXiv 2106.02637; SGD: 0.3, arXiv
+    2011.09157; AdamW: 1e-3)."""
     scale_lr: bool | None = None
     """Multiply ``lr`` by batch/256 (arXiv 1706.02677). None: for lars and sgd, not for adamw."""
     weight_decay: float = 1.0e-5
-    """Of parameters with two dimensions or more (SoCo: 1e-5; DenseCL: 1e-4; AdamW: 0.05, decoupled)."""
+    """Of parameters with two dimensions or more (LARS: 1e-5; SGD: 1e-4; AdamW: 0.05, decoupled)."""
     momentum: float = 0.9
     """Of lars and sgd."""
     trust_coefficient: float = 0.001
-    """Of lars (arXiv 1708.03888; SoCo: 0.001)."""
+    """Of lars (arXiv 1708.03888; 0.001 in arXiv 2106.02637)."""
     betas: tuple[float, float] = (0.9, 0.95)
     """Of adamw (MAE, arXiv 2111.06377)."""
     eps: float = 1.0e-8
@@ -51,7 +52,7 @@ def make_optimizer(
     """The optimiser of the parameters that need a gradient, each once, in two groups.
 
     Parameters with two dimensions or more are decayed (and adapted by LARS); the others (biases, scales of norms) are
-    not, as in SoCo and BYOL. Each group carries ``base_lr``, the rate that the schedule multiplies.
+    not (as in arXiv 2006.07733, 2106.02637). Each group carries ``base_lr``, the rate that the schedule multiplies.
 
     Args:
         modules: one or several, already on their device.

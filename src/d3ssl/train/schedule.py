@@ -15,9 +15,9 @@ class ScheduleConfig:
     warmup_steps: int | None = None
     """Optimiser steps of linear warm-up; None: from ``warmup_share``."""
     warmup_share: float = 0.025
-    """Share of all steps, when ``warmup_steps`` is None (SoCo: 10 of 400 epochs)."""
+    """Share of all steps, when ``warmup_steps`` is None (arXiv 2106.02637: 10 of 400 epochs)."""
     final_lr_share: float = 0.0
-    """Learning rate after the last step, as a share of the base rate (SoCo: 0)."""
+    """Learning rate after the last step, as a share of the base rate (arXiv 2106.02637: 0)."""
 
 
 def num_warmup_steps(steps: int, config: ScheduleConfig) -> int:

@@ -43,8 +43,8 @@ class DetectionConfig:
     frozen_norm: bool = False
     """Keep the backbone's batch norms as they are, and put none into the new layers: for batches of a few images.
     False: they are trained, with statistics over all processes, and the pyramid (or the last stage's output) gets
-    batch norm too, which makes backbones of different scale comparable. [MoCo, SoCo, DenseCL: False; supervised
-    ImageNet weights: often True]"""
+    batch norm too, which makes backbones of different scale comparable. [dense pre-training (arXiv 2011.09157,
+    2106.02637): False; supervised ImageNet weights: often True]"""
     width: int = 64
     """Channels of the pyramid and of the mask head. [256]"""
     head_features: int = 256

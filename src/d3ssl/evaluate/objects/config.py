@@ -20,7 +20,7 @@ class ObjectsConfig:
     k: int = 20
     """Neighbours (design: the ICLR 2024 paper's object classification)."""
     temperature: float = 0.07
-    """A neighbour of cosine similarity s weighs exp(s / temperature) (iBOT)."""
+    """A neighbour of cosine similarity s weighs exp(s / temperature) (arXiv 2111.07832)."""
     max_train_objects: int | None = 3000
     """Images are drawn at random until they hold this many training objects; None: all. 3000: minutes on a CPU."""
     max_val_objects: int | None = 1500

@@ -88,7 +88,7 @@ class Posttrain:
             views=views,
             objectives=objectives,
             regions=regions,
-            momentum=None,
+            momentum=1.0,
             freeze_norm=True,
             cut=("x1", "x2_small"),
             moved="x2",
