@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from d3ssl import console
+from d3ssl.data.scenes.annotated import Side, gather, open_sides, side_of, sides_digest
 from d3ssl.data.scenes.backgrounds import ProceduralBackgrounds
 from d3ssl.data.scenes.compose import World, draw_habits
-from d3ssl.data.scenes.config import ScenesConfig
+from d3ssl.data.scenes.config import OutOfContextConfig, ScenesConfig
 from d3ssl.data.scenes.cutouts import CUTOUT_SUFFIXES, CutoutObjects
 from d3ssl.data.scenes.objects import ProceduralObjects
 from d3ssl.data.scenes.photos import PHOTO_SUFFIXES, PhotoBackgrounds
@@ -23,14 +24,12 @@ from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest, read_json, write_json
 
 
-def splits(config: ScenesConfig) -> tuple[Split, Split, Split]:
-    """train and val with the habits, val_shuffled without."""
+def splits(config: ScenesConfig) -> tuple[Split, ...]:
+    """The splits whose images are scenes: train and val with the habits, val_shuffled without."""
     habits = (config.cooccurrence, config.place_preference)
-    return (
-        Split("train", config.images, *habits),
-        Split("val", config.num_val(), *habits),
-        Split("val_shuffled", config.num_val(), 0.0, 0.0),
-    )
+    train = Split("train", config.images, *habits)
+    tested = (Split("val", config.num_val(), *habits), Split("val_shuffled", config.num_val(), 0.0, 0.0))
+    return tested if _is_natural(config) else (train, *tested)
 
 
 def open_world(config: ScenesConfig) -> World:
@@ -55,39 +54,65 @@ def make_scenes(out: str | Path, config: ScenesConfig) -> None:
     Everything is written beside ``out`` first and renamed at the end, so ``out`` is either whole or not there. If it
     is there, made with the same options from the same files, nothing is done.
 
+    With an ``OutOfContextConfig``, objects are cut from annotated photographs, ``train`` may be photographs instead of
+    scenes, and ``out/manifest.json`` says which objects, photographs and backgrounds every image was made of: none is
+    shared between ``train`` and the two validation splits.
+
     Raises:
-        InputError: impossible options, unusable cut-outs or photographs, or ``out`` holds something else.
+        InputError: impossible options, unusable data, cut-outs or photographs, or ``out`` holds something else.
         D3sslError: the disk is full or the folder cannot be written.
     """
     config.check()
     out = Path(out).resolve()
-    identity = {"version": VERSION, "config": config.identity(), "sources": _sources_digest(config)}
+    _refuse_what_is_no_scenes(out)
+    sides = open_sides(config) if isinstance(config, OutOfContextConfig) else None
+    identity = {"version": VERSION, "config": config.identity(), "sources": _sources_digest(config, sides)}
     if _is_made(out, identity):
         console.say(f"{out}: the same scenes are there already.")
         return
-    world = open_world(config)
+    material, plan = None, []
+    if isinstance(config, OutOfContextConfig) and sides is not None:
+        material = gather(config, sides)
+        plan = [(split, material.worlds[side_of(split.name)]) for split in splits(config)]
+    else:
+        world = open_world(config)
+        plan = [(split, world) for split in splits(config)]
     with _written_beside(out) as partial:
-        write_splits(partial, [(split, world) for split in splits(config)], config.workers)
-        write_json(partial / "scenes.json", {**identity, "classes": _describe_classes(world)})
-    console.say(f"{out}: {config.images} scenes to train on, {config.num_val()} in each of val and val_shuffled.")
+        described = write_splits(partial, plan, config.workers)
+        if material is not None:
+            material.finish(partial, described)
+        write_json(partial / "scenes.json", {**identity, "classes": _describe_classes(plan[-1][1])})
+    trained = "photographs to train on: DATA's own" if _is_natural(config) else f"{config.images} scenes to train on"
+    console.say(f"{out}: {trained}, {config.num_val()} scenes in each of val and val_shuffled.")
 
 
-def _sources_digest(config: ScenesConfig) -> str:
-    """Names and sizes of the files that objects and backgrounds are taken from."""
-    parts = []
+def _is_natural(config: ScenesConfig) -> bool:
+    return isinstance(config, OutOfContextConfig) and config.train == "natural"
+
+
+def _sources_digest(config: ScenesConfig, sides: tuple[Side, Side] | None) -> str:
+    """Names and sizes of the files that objects and backgrounds are taken from, and what annotations say."""
+    parts = [] if sides is None else [sides_digest(sides)]
     for root, suffixes in ((config.cutouts, CUTOUT_SUFFIXES), (config.backgrounds, PHOTO_SUFFIXES)):
         for path in find_pictures(Path(root), suffixes, config.exclude) if root is not None else ():
             parts += [path.as_posix(), str((Path(root or "") / path).stat().st_size)]
     return digest(*parts)
 
 
-def _is_made(out: Path, identity: dict[str, Any]) -> bool:
-    """True if ``out`` holds exactly these scenes, False if nothing; anything else is an error."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not (out / "scenes.json").is_file():
+def _is_free(out: Path) -> bool:
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
+def _refuse_what_is_no_scenes(out: Path) -> None:
+    if not _is_free(out) and not (out / "scenes.json").is_file():
         problem = "is there already and does not hold scenes"
         raise InputError(problem, path=out, remedy="choose another folder.")
+
+
+def _is_made(out: Path, identity: dict[str, Any]) -> bool:
+    """True if ``out`` holds exactly these scenes, False if nothing; other scenes are an error."""
+    if _is_free(out):
+        return False
     made = read_json(out / "scenes.json")
     same = isinstance(made, dict) and all(made.get(key) == value for key, value in identity.items())
     if same:

@@ -68,7 +68,7 @@ def write_splits(folder: Path, plan: Plan, workers: int) -> dict[str, list[Descr
             described[plan[number][0].name] += part
             ticker.advance(stop - start)
     for split, world in plan:
-        document = _coco(described[split.name], world.objects.names)
+        document = coco_document(described[split.name], world.objects.names)
         write_text(folder / split.name / "annotations.json", json.dumps(document) + "\n")
     return described
 
@@ -150,7 +150,7 @@ def _describe(scene: Scene, file_name: str) -> Described:
 
 
 def mask_entries(masks: Bool[np.ndarray, "H W n"]) -> list[dict[str, Any]]:
-    """What COCO says of some masks: ``bbox``, ``area``, ``iscrowd`` and ``segmentation`` as packed run lengths."""
+    """What COCO says of some masks, none of them empty; ``segmentation`` as packed run lengths."""
     entries = []
     for number, code in enumerate(rle.encode(np.asfortranarray(masks, dtype=np.uint8))):
         mask, counts = masks[..., number], code["counts"]
@@ -168,8 +168,8 @@ def mask_entries(masks: Bool[np.ndarray, "H W n"]) -> list[dict[str, Any]]:
     return entries
 
 
-def _coco(scenes: list[Described], names: tuple[str, ...]) -> dict[str, Any]:
-    """Number images, objects and categories from 1 and put them into COCO's three lists."""
+def coco_document(scenes: list[Described], names: Sequence[str]) -> dict[str, Any]:
+    """Number images, categories and objects without an id from 1 and put them into COCO's three lists."""
     images, annotations = [], []
     for image_id, scene in enumerate(scenes, start=1):
         images.append({"id": image_id, **scene["image"]})
