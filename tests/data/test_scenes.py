@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pycocotools.coco import COCO
 from scipy import stats
 
 from d3ssl.data.scenes import Scene, ScenesConfig, Sprite, World, draw_scene, make_scenes, open_world, splits
+from d3ssl.data.scenes.backgrounds import Background
 from d3ssl.data.scenes.compose import compose, draw_habits
 from d3ssl.data.scenes.make import _written_beside
 from d3ssl.data.sources import open_images
@@ -76,8 +78,8 @@ class FlatObjects:
 
 
 class BlackBackgrounds:
-    def render(self, theme: int, rng: np.random.Generator) -> np.ndarray:
-        return np.zeros((64, 64, 3), np.uint8)
+    def render(self, theme: int, labels: Collection[int], rng: np.random.Generator) -> Background:
+        return Background(np.zeros((64, 64, 3), np.uint8))
 
 
 def flat_world(**options) -> World:
@@ -123,8 +125,8 @@ def test_half_transparent_edges_mix_with_the_background() -> None:
             return Sprite((alpha[..., None] // np.array([1, 2, 5], np.uint8)).astype(np.uint8), alpha)
 
     class Grey:
-        def render(self, theme: int, rng: np.random.Generator) -> np.ndarray:
-            return np.full((64, 64, 3), 51, np.uint8)
+        def render(self, theme: int, labels: Collection[int], rng: np.random.Generator) -> Background:
+            return Background(np.full((64, 64, 3), 51, np.uint8))
 
     world = replace(flat_world(min_objects=1, max_objects=1), objects=Ghosts(), backgrounds=Grey())
     scene = compose(world, 0.0, 0.0, np.random.default_rng(0))

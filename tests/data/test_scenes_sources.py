@@ -72,7 +72,7 @@ def test_augmentation_of_a_cutout(tmp_path: Path) -> None:
 
     def render(**options: float) -> tuple[np.ndarray, np.ndarray]:
         config = replace(STILL, cutouts=str(tmp_path), **options)
-        return CutoutObjects(config).render(0, 41.0, np.random.default_rng(3))
+        return CutoutObjects(config).render(0, 41.0, np.random.default_rng(3))[:2]
 
     plain, still = render()
     assert render(flip=1.0)[1].tolist() == still[:, ::-1].tolist()
@@ -146,7 +146,7 @@ def test_crops_of_photographs_keep_the_aspect_ratio_and_the_theme(tmp_path: Path
     for theme in range(2):
         files = set()
         for seed in range(20):
-            crop = backgrounds.render(theme, np.random.default_rng(seed)).astype(float)
+            crop = backgrounds.render(theme, (), np.random.default_rng(seed)).image.astype(float)
             assert crop.shape == (64, 64, 3)
             across = abs(crop[:, -5, 0].mean() - crop[:, 4, 0].mean())
             down = crop[-5, :, 1].mean() - crop[4, :, 1].mean()
@@ -175,6 +175,8 @@ def test_kinds_of_procedural_backgrounds_stay_in_range_and_vary(kind, size: int)
 def test_themes_differ_in_colour_more_than_backgrounds_of_one_theme() -> None:
     backgrounds = ProceduralBackgrounds(ScenesConfig(size=32))
     rng = np.random.default_rng(0)
-    means = np.array([[backgrounds.render(t, rng).reshape(-1, 3).mean(0) for _ in range(30)] for t in range(6)])
+    means = np.array(
+        [[backgrounds.render(t, (), rng).image.reshape(-1, 3).mean(0) for _ in range(30)] for t in range(6)]
+    )
     chroma = means - means.mean(-1, keepdims=True)
     assert chroma.mean(1).std(0).mean() > chroma.std(1).mean()

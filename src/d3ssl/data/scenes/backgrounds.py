@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -15,12 +15,21 @@ from d3ssl.data.scenes.config import ScenesConfig
 Field = Float32[np.ndarray, "S S"]
 
 
+class Background(NamedTuple):
+    """One drawn background."""
+
+    image: UInt8[np.ndarray, "S S 3"]
+    source: int = -1
+    """Number of the photograph that it was cropped from, where that is kept count of; −1: of none."""
+
+
 @runtime_checkable
 class Backgrounds(Protocol):
     """A source of backgrounds."""
 
-    def render(self, theme: int, rng: np.random.Generator) -> UInt8[np.ndarray, "S S 3"]:
-        """Draw a background of a theme, everything else at random."""
+    def render(self, theme: int, labels: Collection[int], rng: np.random.Generator) -> Background | None:
+        """Draw a background of a theme that shows no object of some classes, everything else at random; None: the
+        theme has no such background."""
         ...
 
 
@@ -184,7 +193,7 @@ class ProceduralBackgrounds:
     def __init__(self, config: ScenesConfig) -> None:
         self._size, self._themes = config.size, config.themes
 
-    def render(self, theme: int, rng: np.random.Generator) -> UInt8[np.ndarray, "S S 3"]:
+    def render(self, theme: int, labels: Collection[int], rng: np.random.Generator) -> Background:
         kind = KINDS[(2 * theme + int(rng.integers(2))) % len(KINDS)]
         field = kind(self._size, rng)
         hue = (theme + rng.uniform(-0.3, 0.3)) / self._themes
@@ -195,7 +204,7 @@ class ProceduralBackgrounds:
         grain = rng.standard_normal((self._size, self._size), dtype=np.float32) * np.float32(rng.uniform(1, 4))
         picture = dark + field[..., None] * (light - dark)
         picture += grain[..., None]
-        return np.clip(picture, 0, 255, out=picture).astype(np.uint8)
+        return Background(np.clip(picture, 0, 255, out=picture).astype(np.uint8))
 
     @staticmethod
     def _colour(hue: float, saturation: float, value: float) -> Float32[np.ndarray, "3"]:

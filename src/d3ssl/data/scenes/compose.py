@@ -66,6 +66,8 @@ class Placed(NamedTuple):
     """As in ``Habits``."""
     pixels: int
     """Pixels of alpha ≥ 128 before occlusion."""
+    source: int = -1
+    """As in ``Sprite``."""
 
 
 class Scene(NamedTuple):
@@ -79,15 +81,18 @@ class Scene(NamedTuple):
     theme: int
     background: int
     """Theme of the background."""
+    photograph: int = -1
+    """``source`` of the background."""
 
 
 def compose(world: World, cooccurrence: float, place_preference: float, rng: np.random.Generator) -> Scene:
     """Draw a scene. With ``cooccurrence`` and ``place_preference`` 0, classes, places and backgrounds are independent.
 
     Raises:
-        InputError: the least number of objects does not fit.
+        InputError: the least number of objects does not fit, or no background is free of their classes.
     """
     config = world.config
+    lacking = False
     for _ in range(SCENE_TRIES):
         # a theme is as probable as it has classes, so that every class is equally frequent, whatever the co-occurrence
         theme = int(world.habits.theme[rng.integers(len(world.habits.theme))])
@@ -103,13 +108,20 @@ def compose(world: World, cooccurrence: float, place_preference: float, rng: np.
             found = _find_place(owner, placed, sprite, preferred, config, rng)
             if found is not None:
                 place, left, top = found
-                placed.append(Placed(label, place, _put(owner, sprite, left, top, len(placed) + 1)))
+                pixels = _put(owner, sprite, left, top, len(placed) + 1)
+                placed.append(Placed(label, place, pixels, sprite.source))
                 layers.append((sprite, left, top))
             else:
                 wanted -= 1  # this one is left out
-        if wanted >= config.min_objects:
-            image = _paint(world.backgrounds.render(background, rng), layers)
-            return Scene(image, owner, tuple(placed), theme, background)
+        if wanted < config.min_objects:
+            continue
+        behind = world.backgrounds.render(background, {one.label for one in placed}, rng)
+        if behind is not None:
+            return Scene(_paint(behind.image, layers), owner, tuple(placed), theme, background, behind.source)
+        lacking = True
+    if lacking:
+        problem = f"in {SCENE_TRIES} draws no photograph was found that shows none of a scene's classes"
+        raise InputError(problem, remedy="lower max_objects or themes, or give a folder of --backgrounds.")
     problem = f"{config.min_objects} objects with object_side {config.object_side} do not fit in a scene"
     raise InputError(problem, remedy="lower min_objects, object_side or min_visible.")
 

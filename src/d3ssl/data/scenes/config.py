@@ -112,3 +112,48 @@ class ScenesConfig:
             if not holds:
                 problem = f"scenes option {name} = {getattr(self, name)!r} is out of range"
                 raise InputError(problem, remedy=f"choose {name} such that it {rule}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfContextConfig(ScenesConfig):
+    """Scenes of objects that are cut from annotated photographs by their masks (--from DATA)."""
+
+    size: int = 160
+    """As above."""
+    object_side: tuple[float, float] = (0.3, 0.6)
+    """As above."""
+    data: str
+    """Data with instance masks."""
+    train: Literal["scenes", "natural"] = "scenes"
+    """What OUT/train is. ``scenes``: pasted too, from DATA's training part (``images`` of them). ``natural``: DATA's
+    training photographs as they are, as links, with their objects that have masks: then ``evaluate objects`` learns
+    objects where they were photographed and is asked about other objects, pasted where they never were."""
+    val_share: float | None = None
+    """Of data that is one set: share of its photographs that validation objects are taken from, drawn by ``seed``."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes to use; empty: all that have objects with masks."""
+    min_side: float = 40.0
+    """Least shorter side of an object that is cut out, px of its photograph: smaller ones would be blurred. Photographs
+    that are taken as they are (``train`` natural) keep all of their objects."""
+    min_pixels: int = 900
+    """Least number of pixels of the mask of an object that is cut out."""
+    max_per_class: int = 500
+    """Most objects of a class that are cut out for a split; of more, that many are drawn at random (by ``seed``). They
+    are kept in memory: some 50 kB each at 160 px."""
+
+    def check(self) -> None:
+        """Raise InputError for values with which no scenes can be made."""
+        super().check()
+        rules = [
+            ("cutouts", self.cutouts is None, "is not given: objects come from DATA"),
+            ("class_from", self.class_from == "auto", "is not given: DATA says what its classes are"),
+            ("val_share", self.val_share is None or 0 < self.val_share < 1, "lies between 0 and 1"),
+            ("classes", len(set(self.classes)) != 1, "names at least 2 classes"),
+            ("min_side", self.min_side >= 1, "is at least 1 px"),
+            ("min_pixels", self.min_pixels >= 1, "is at least 1"),
+            ("max_per_class", self.max_per_class >= 2, "is at least 2"),
+        ]
+        for name, holds, rule in rules:
+            if not holds:
+                problem = f"scenes option {name} = {getattr(self, name)!r} does not fit --from"
+                raise InputError(problem, remedy=f"choose {name} such that it {rule}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -60,8 +61,19 @@ def read_cutout(path: Path, most: float) -> Sprite:
         raise NotUsable("too small")
     if (sprite.alpha >= 128).mean() < MIN_OPAQUE:
         raise NotUsable("nearly empty")
+    return shrunk(sprite, most)
+
+
+def shrunk(sprite: Sprite, most: float) -> Sprite:
+    """Shrink until √(width·height) ≤ ``most`` px; never enlarge."""
+    height, width = sprite.alpha.shape
     factor = min(1.0, most / float(np.sqrt(width * height)))
     return resized(sprite, (max(round(width * factor), 1), max(round(height * factor), 1)))
+
+
+def largest_side(config: ScenesConfig) -> float:
+    """√(width·height) at which pictures of objects are kept, px: a quarter in reserve, as they are rotated at it."""
+    return 1.25 * config.object_side[1] * config.size
 
 
 def _picture(sprite: Sprite) -> Image.Image:
@@ -93,14 +105,51 @@ def name_classes(
     return tuple(path.parent.as_posix() if len(path.parts) > 1 else None for path in paths)
 
 
-class CutoutObjects:
-    """Cut-outs of a folder by class, kept in memory at the size at which they are used."""
+def draw_classes(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """Some of the classes at random, in their order."""
+    chosen = numpy_generator(seed, "classes").permutation(len(names))[:count]
+    return [names[number] for number in sorted(chosen)]
+
+
+class SpriteObjects:
+    """Objects that are kept as pictures by class, at about the size at which they are used."""
+
+    def __init__(self, config: ScenesConfig, names: Sequence[str], sprites: Sequence[Sequence[Sprite]]) -> None:
+        self._size, self._flip, self._brightness = config.size, config.flip, config.brightness
+        self._rotation = config.rotation
+        self._names = tuple(names)
+        self._sprites = tuple(tuple(own) for own in sprites)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
+    def render(self, label: int, side: float, rng: np.random.Generator) -> Sprite:
+        """Draw one of the class's pictures, rotated, mirrored, resized and brightened at random."""
+        sprites = self._sprites[label]
+        sprite = sprites[int(rng.integers(len(sprites)))]
+        source = sprite.source
+        height, width = sprite.alpha.shape
+        factor = side / float(np.sqrt(width * height))
+        factor = min(factor, MAX_LONG_SIDE * self._size / max(width, height))
+        picture = _picture(sprite)
+        if rng.random() < self._flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        angle = rng.uniform(-self._rotation, self._rotation)
+        if angle != 0:
+            picture = picture.rotate(angle, Image.Resampling.BILINEAR, expand=True)  # three times faster than bicubic
+        size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
+        sprite = _sprite(picture.resize(size, Image.Resampling.BICUBIC))
+        sprite = trim(brightened(sprite, rng.uniform(1 - self._brightness, 1 + self._brightness)))
+        return sprite._replace(source=source)
+
+
+class CutoutObjects(SpriteObjects):
+    """Cut-outs of a folder by class."""
 
     def __init__(self, config: ScenesConfig) -> None:
         if config.cutouts is None:
             raise InputError("no folder of cut-outs is given", remedy="set cutouts.")
-        self._size, self._flip, self._brightness = config.size, config.flip, config.brightness
-        self._rotation = config.rotation
         root = Path(config.cutouts)
         paths = find_pictures(root, CUTOUT_SUFFIXES, config.exclude)
         if not paths:
@@ -115,16 +164,14 @@ class CutoutObjects:
             if config.num_classes > len(names):
                 problem = f"num_classes = {config.num_classes}, but only {len(names)} classes have usable cut-outs"
                 raise InputError(problem, path=root, remedy="lower num_classes, or set class_from to file.")
-            chosen = numpy_generator(config.seed, "classes").permutation(len(names))[: config.num_classes]
-            names = [names[number] for number in sorted(chosen)]
-        self._names = tuple(names)
-        self._sprites = tuple(tuple(by_class[name]) for name in names)
+            names = draw_classes(names, config.num_classes, config.seed)
+        super().__init__(config, names, [by_class[name] for name in names])
 
     @staticmethod
     def _read(root: Path, paths: tuple[PurePosixPath, ...], config: ScenesConfig) -> dict[str, list[Sprite]]:
         by_class: dict[str, list[Sprite]] = {}
         why_not: dict[str, list[PurePosixPath]] = {}
-        most = 1.25 * config.object_side[1] * config.size  # a quarter in reserve, as it is rotated at this size
+        most = largest_side(config)
         classes = name_classes(paths, config.class_from)
         with console.progress("reading cut-outs", len(paths)) as ticker:
             for path, name in zip(paths, classes, strict=True):
@@ -141,27 +188,6 @@ class CutoutObjects:
             problem = f"{total} of {len(paths)} files in {root} were left out as cut-outs: {counts}"
             console.warn(problem, "nothing, if you expected this; exclude leaves files out without a warning.")
         return {name: sprites for name, sprites in by_class.items() if sprites}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._names
-
-    def render(self, label: int, side: float, rng: np.random.Generator) -> Sprite:
-        """Draw one of the class's cut-outs, rotated, mirrored, resized and brightened at random."""
-        sprites = self._sprites[label]
-        sprite = sprites[int(rng.integers(len(sprites)))]
-        height, width = sprite.alpha.shape
-        factor = side / float(np.sqrt(width * height))
-        factor = min(factor, MAX_LONG_SIDE * self._size / max(width, height))
-        picture = _picture(sprite)
-        if rng.random() < self._flip:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        angle = rng.uniform(-self._rotation, self._rotation)
-        if angle != 0:
-            picture = picture.rotate(angle, Image.Resampling.BILINEAR, expand=True)  # three times faster than bicubic
-        size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
-        sprite = _sprite(picture.resize(size, Image.Resampling.BICUBIC))
-        return trim(brightened(sprite, rng.uniform(1 - self._brightness, 1 + self._brightness)))
 
 
 def brightened(sprite: Sprite, factor: float) -> Sprite:

@@ -26,6 +26,8 @@ class Sprite(NamedTuple):
     """Premultiplied with alpha."""
     alpha: UInt8[np.ndarray, "h w"]
     """0 outside … 255 inside."""
+    source: int = -1
+    """Number of the instance that it shows, where objects are cut from annotated photographs; −1: of none."""
 
 
 @runtime_checkable
