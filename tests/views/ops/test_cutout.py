@@ -11,8 +11,9 @@ from scipy.stats import ks_2samp
 
 from d3ssl.errors import InputError
 from d3ssl.seeds import numpy_generator, torch_generator
-from d3ssl.views.cutout import context_cutout, region_collaborative_cutout
 from d3ssl.views.masks import union_mask
+from d3ssl.views.ops.context_cutout import context_cutout
+from d3ssl.views.ops.cutout import region_collaborative_cutout
 
 SIZE = (30, 36)
 NESTED = ((0, 0, 30, 24), (4, 3, 22, 21), (6, 10, 16, 18), (8, 11, 14, 16))
@@ -150,7 +151,7 @@ def test_impossible_ratio_is_a_clear_error(where, ratio):
 
 
 def test_context_cutout_spares_the_regions_and_takes_about_the_ratio_elsewhere():
-    size, draws = (56, 64), 500
+    size, draws = (56, 64), 3000
     boxes = torch.tensor([[[5.0, 5.0, 30.0, 30.0], [40.0, 30.0, 60.0, 50.0]]]).expand(draws, 2, 4)
     valid = torch.ones(draws, 2, dtype=torch.bool)
     context = ~union_mask(boxes, valid, size)

@@ -9,7 +9,7 @@ from d3ssl.errors import InputError
 from d3ssl.seeds import torch_generator
 from d3ssl.views.geometry import map_boxes
 from d3ssl.views.masks import union_mask
-from d3ssl.views.shift import apply_shift, sample_shift, shift_boxes, shift_foreground, shift_matrices
+from d3ssl.views.ops.shift import apply_shift, sample_shift, shift_boxes, shift_foreground, shift_matrices
 
 SIZE = (80, 96)
 MODES = ("union", "each")
@@ -173,13 +173,13 @@ def test_labels_restrict_what_a_slot_carries_and_are_carried():
     for mode in MODES:
         draws = sample_shift(20, 2, torch_generator("labels"))
         matrices = shift_matrices(boxes, valid, SIZE, draws, mode=mode, scale=(1.0, 1.0))
-        _, shown, moved_labels = apply_shift(images, everything(20), boxes, valid, matrices, labels)
+        _, shown, moved_labels = apply_shift(images, everything(20), boxes, valid, matrices, labels, masked=valid)
         assert moved_labels is not None
         assert torch.equal(shown[:, 0], moved_labels > 0)
         assert not (moved_labels[10:] == 2).any()
         area = (moved_labels == 2).flatten(1).sum(1)[:10]
         assert ((area - 200).abs() <= 30).all()  # slot 1 lies on slot 0 or beside it in union mode; half a pixel a side
-        _, whole, boxed_labels = apply_shift(images, everything(20), boxes, valid, matrices, labels, masked=False)
+        _, whole, boxed_labels = apply_shift(images, everything(20), boxes, valid, matrices, labels)
         assert (whole.sum() > 1.3 * shown.sum()) and boxed_labels is not None
         _, public, _ = shift_foreground(
             images, everything(20), boxes, valid, torch_generator("labels"), mode=mode, scale=(1.0, 1.0), labels=labels

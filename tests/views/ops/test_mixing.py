@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from d3ssl.errors import InputError
 from d3ssl.seeds import torch_generator
-from d3ssl.views.mixing import mix_background, sample_partners
+from d3ssl.views.ops.mixing import mix_background, sample_partners
 
 
 @given(batch=st.integers(2, 40), seed=st.integers(0, 10**6))
