@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 
-from d3ssl.cli.options import build, make_parser, parse
-from d3ssl.cli.run_options import add_run
+from d3ssl.options import build, make_parser, parse
+from d3ssl.train.recipe import add_run
 from d3ssl.console import progress, say
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas

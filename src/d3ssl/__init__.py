@@ -12,16 +12,29 @@ if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.evaluate import evaluate_objects
     from d3ssl.models.artifact import load_backbone
+    from d3ssl.posttrain import posttrain
     from d3ssl.train import RunConfig, pretrain
+    from d3ssl.train.recipe import recipe
 
 __version__ = "0.1.0"
-__all__ = ["RunConfig", "__version__", "diagnose", "evaluate_objects", "load_backbone", "pretrain"]
+__all__ = [
+    "RunConfig",
+    "__version__",
+    "diagnose",
+    "evaluate_objects",
+    "load_backbone",
+    "posttrain",
+    "pretrain",
+    "recipe",
+]
 
 _HOMES = {
     "RunConfig": "d3ssl.train",
     "evaluate_objects": "d3ssl.evaluate",
     "load_backbone": "d3ssl.models.artifact",
+    "posttrain": "d3ssl.posttrain",
     "pretrain": "d3ssl.train",
+    "recipe": "d3ssl.train.recipe",
 }
 
 _PACKAGES = ("data", "diagnose", "doctor", "evaluate", "methods", "models", "regions", "train", "views")

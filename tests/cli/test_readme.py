@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from d3ssl.cli.main import COMMANDS
-from d3ssl.cli.options import parse, recipes
+from d3ssl.options import parse, recipes
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_make_a_configuration(name: str) -> None:
-    from d3ssl.cli.options import add_recipe, build, make_parser
+    from d3ssl.options import add_recipe, build, make_parser
     from d3ssl.train import RunConfig
     from d3ssl.train.config import check
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from d3ssl.cli.options import build, make_parser, parse
 from d3ssl.data.open_images.build import build_benchmark
 from d3ssl.data.open_images.config import BuildConfig
 from d3ssl.data.open_images.download import DownloadConfig, download_images
 from d3ssl.data.open_images.verify import VerifyConfig, verify_benchmark
 from d3ssl.errors import InputError, nearest
+from d3ssl.options import build, make_parser, parse
 
 BENCHMARK = "openimage-mini"
 _USAGE = f"""usage: d3ssl benchmark {BENCHMARK} build|verify|download [options]

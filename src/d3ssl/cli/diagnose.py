@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import build, make_parser, name_backbones, parse, split_places
 from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
+from d3ssl.options import build, make_parser, name_backbones, parse, split_places
 
 
 def run(argv: Sequence[str]) -> None:

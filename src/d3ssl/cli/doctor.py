@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
-from d3ssl.cli.run_options import add_run
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.run import run_doctor
+from d3ssl.options import DATA_HELP, build, make_parser, parse
 from d3ssl.train import RunConfig
+from d3ssl.train.recipe import add_run
 
 
 def run(argv: Sequence[str]) -> int:

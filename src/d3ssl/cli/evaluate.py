@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from d3ssl.cli.options import build, make_parser, name_backbones, parse, split_places
 from d3ssl.errors import InputError, nearest
+from d3ssl.options import build, make_parser, name_backbones, parse, split_places
 from d3ssl.train.process import choose_device, process_group
 
 

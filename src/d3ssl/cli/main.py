@@ -17,6 +17,7 @@ COMMANDS = {
     "doctor": "look through a data set before money is spent on it: what would fail, what is biased",
     "regions": "find the regions that stand for objects, once, into a Parquet file",
     "views": "draw what a run would be trained on, one picture an image",
+    "posttrain": "better dense features from the weights you have, on your own unlabelled images",
     "pretrain": "train a backbone on unlabelled images",
     "evaluate": "measure backbones on a task, side by side: objects, segmentation, detection",
     "benchmark": "build, download and verify OpenImage-MINI from the metadata of Open Images",

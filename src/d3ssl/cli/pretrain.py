@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import build, make_parser, parse, split_places
-from d3ssl.cli.run_options import add_run
-from d3ssl.errors import InputError
+from d3ssl.options import build, make_parser, parse, split_places
 from d3ssl.train import RunConfig, pretrain
 from d3ssl.train.pretrain import show_plan
+from d3ssl.train.recipe import add_run, name_data
 
 
 def run(argv: Sequence[str]) -> None:
@@ -27,7 +26,7 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
     words = add_run(parser, argv)
     parser.add_argument("--dry_run", action="store_true", help="show the plan of the method, check it, and stop")
-    options = parse(parser, _name_data(*split_places(parser, words)))
+    options = parse(parser, name_data(*split_places(parser, words), "pretrain"))
     config = build(RunConfig, options)
     if options.dry_run:
         show_plan(config)
@@ -38,12 +37,3 @@ def run(argv: Sequence[str]) -> None:
 
         monitor = Monitor(config.views.size, channels=config.canvas.channels)
     pretrain(config, resume=options.resume, measure=monitor)
-
-
-def _name_data(places: list[str], words: list[str]) -> list[str]:
-    """``DATA`` as ``--data DATA``, which the first edition asked for. It wins over the data of a file of options."""
-    is_named = any(word == "--data" or word.startswith("--data=") for word in words)
-    if len(places) > 1 or (places and is_named):
-        given = ", ".join([*places, *(["--data"] if is_named else [])])
-        raise InputError(f"the data is given more than once: {given}", remedy="d3ssl pretrain DATA --out RUN [options]")
-    return [*words, "--data", *places] if places else words

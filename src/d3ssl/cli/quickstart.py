@@ -14,9 +14,7 @@ import timm
 import torch
 
 import d3ssl
-from d3ssl.cli.options import build, make_parser, parse, read_recipe
 from d3ssl.cli.report import MEASURES, Row, cell, verdict, write_report
-from d3ssl.cli.run_options import run_config
 from d3ssl.cli.views import draw_views
 from d3ssl.console import say, show_table
 from d3ssl.data.scenes import ScenesConfig, make_scenes
@@ -25,8 +23,10 @@ from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
 from d3ssl.errors import InputError
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects
 from d3ssl.files import digest, read_json, write_json
+from d3ssl.options import build, make_parser, parse, read_recipe
 from d3ssl.regions.compute import compute_regions
 from d3ssl.train import RunConfig, pretrain, read_log, training_seconds
+from d3ssl.train.recipe import run_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
 from d3ssl.data.sources import open_images
+from d3ssl.options import DATA_HELP, build, make_parser, parse
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
 

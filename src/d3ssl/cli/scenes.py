@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from d3ssl.cli.options import build, make_parser, parse
 from d3ssl.data.scenes import OutOfContextConfig, ScenesConfig, make_scenes
 from d3ssl.errors import InputError
+from d3ssl.options import build, make_parser, parse
 
 _ABOUT = """\
 Make images with several objects in COCO format: OUT/train, OUT/val (the same distribution) and

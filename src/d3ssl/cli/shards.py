@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from d3ssl.cli.options import DATA_HELP, make_parser, parse
 from d3ssl.data.shards.pack import pack_shards
 from d3ssl.errors import InputError, nearest
+from d3ssl.options import DATA_HELP, make_parser, parse
 
 _USAGE = """usage: d3ssl shards pack DATA --out DIR [--size 1GB]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from d3ssl.cli.options import DATA_HELP, build, make_parser, parse
-from d3ssl.cli.run_options import add_run
 from d3ssl.console import progress, say, warn
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.files import write_atomically
+from d3ssl.options import DATA_HELP, build, make_parser, parse
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.table import check_regions, read_regions
 from d3ssl.seeds import Draws
 from d3ssl.train import RunConfig
 from d3ssl.train.loader import CanvasDataset, collate
 from d3ssl.train.loop import make_backbone
+from d3ssl.train.recipe import add_run
 from d3ssl.views import ViewMaker
 from d3ssl.views.draw import draw_view_set
 

@@ -56,8 +56,8 @@ class Plan:
     """Which modules it has passed through: DC, DP."""
     regions: RegionsSpec = field(default_factory=RegionsSpec)
     momentum: float = 0.99
-    """Of the EMA teacher at the first step (BYOL, SoCo: 0.99). 0 with ``momentum_end`` 0: the student's own weights; 1: a
-    frozen copy of the start."""
+    """Of the EMA teacher at the first step (BYOL, SoCo: 0.99). 0 with ``momentum_end`` 0: the student's own weights;
+    1: a frozen copy of the start."""
     momentum_end: float = 1.0
     """At the last step, reached along a half cosine (BYOL, SoCo: 1)."""
     freeze_norm: bool = False

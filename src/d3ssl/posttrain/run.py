@@ -26,6 +26,7 @@ from d3ssl.train import RunConfig, checkpoint, pretrain
 from d3ssl.train.loader import CanvasDataset, collate
 from d3ssl.train.loop import Trainer
 from d3ssl.train.pretrain import manifest_of
+from d3ssl.train.recipe import recipe
 
 METRICS = "metrics.json"
 _BATCH = 16
@@ -177,8 +178,6 @@ def posttrain(
     Raises:
         D3sslError: anything the user can put right.
     """
-    from d3ssl.train.recipe import recipe
-
     start = load_backbone(backbone) if isinstance(backbone, torch.nn.Module) else None
     if start is None:
         options["model__weights"] = str(backbone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +12,28 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
-from d3ssl.cli.options import add_recipe, build, make_parser, parse, recipe_first
 from d3ssl.console import say
+from d3ssl.errors import InputError
 from d3ssl.methods import MethodConfig, find_host
-from d3ssl.train import RunConfig
+from d3ssl.options import add_recipe, build, make_parser, parse, recipe_first
+from d3ssl.train.config import RunConfig
+
+
+def recipe(name: str, **options: Any) -> RunConfig:
+    """The configuration of a recipe, with options over its own.
+
+    Args:
+        name: of a recipe that comes with d3ssl (``d3ssl pretrain --help`` lists them).
+        options: by their names on the command line, with dots as two underscores: ``train__steps=800``.
+
+    Raises:
+        InputError: an unknown recipe, option or value.
+    """
+    words = ["--recipe", name]
+    for key, value in options.items():
+        text = value if isinstance(value, str) else json.dumps(value)
+        words += [f"--{key.replace('__', '.')}", text]
+    return run_config(words)
 
 
 def run_config(words: Sequence[str]) -> RunConfig:
@@ -71,3 +90,14 @@ def _read(file: str) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("method") or {}, dict) else {}
+
+
+def name_data(places: list[str], words: list[str], command: str) -> list[str]:
+    """``DATA`` as ``--data DATA``, which the first edition asked for. It wins over the data of a file of options."""
+    is_named = any(word == "--data" or word.startswith("--data=") for word in words)
+    if len(places) > 1 or (places and is_named):
+        given = ", ".join([*places, *(["--data"] if is_named else [])])
+        raise InputError(
+            f"the data is given more than once: {given}", remedy=f"write d3ssl {command} DATA --out RUN [options]."
+        )
+    return [*words, "--data", *places] if places else words
