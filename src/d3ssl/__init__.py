@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.evaluate import evaluate_objects
-    from d3ssl.models.artifact import load_backbone
+    from d3ssl.models.load import load_backbone
     from d3ssl.train import RunConfig, pretrain
 
 __version__ = "0.1.0"
@@ -20,7 +20,7 @@ __all__ = ["RunConfig", "__version__", "diagnose", "evaluate_objects", "load_bac
 _HOMES = {
     "RunConfig": "d3ssl.train",
     "evaluate_objects": "d3ssl.evaluate",
-    "load_backbone": "d3ssl.models.artifact",
+    "load_backbone": "d3ssl.models.load",
     "pretrain": "d3ssl.train",
 }
 

@@ -1,7 +1,9 @@
-"""Networks: backbones from timm, how regions are read from them, heads, and the teacher."""
+"""Networks: backbones of any library, how regions are read from them, their weights on disk, heads, and the teacher."""
 
-from d3ssl.models.artifact import load_backbone, save_backbone
+from d3ssl.models.artifact import save_backbone, save_like_source
 from d3ssl.models.backbone import Backbone, create_backbone
+from d3ssl.models.interpolation import interpolate
+from d3ssl.models.load import load_backbone, start_backbone
 from d3ssl.models.network import ModelConfig, RegionNetwork
 from d3ssl.models.roi_align import roi_align
 
@@ -10,7 +12,10 @@ __all__ = [
     "ModelConfig",
     "RegionNetwork",
     "create_backbone",
+    "interpolate",
     "load_backbone",
     "roi_align",
     "save_backbone",
+    "save_like_source",
+    "start_backbone",
 ]
