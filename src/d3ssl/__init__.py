@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.evaluate import evaluate_objects
-    from d3ssl.models.artifact import load_backbone
+    from d3ssl.models.load import load_backbone
     from d3ssl.posttrain import posttrain
     from d3ssl.train import RunConfig, pretrain
     from d3ssl.train.recipe import recipe
@@ -31,7 +31,7 @@ __all__ = [
 _HOMES = {
     "RunConfig": "d3ssl.train",
     "evaluate_objects": "d3ssl.evaluate",
-    "load_backbone": "d3ssl.models.artifact",
+    "load_backbone": "d3ssl.models.load",
     "posttrain": "d3ssl.posttrain",
     "pretrain": "d3ssl.train",
     "recipe": "d3ssl.train.recipe",

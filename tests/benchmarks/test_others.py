@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.scenes_table import others
-from d3ssl.models.artifact import load_backbone
 from d3ssl.models.backbone import create_backbone
+from d3ssl.models.load import load_backbone
 from d3ssl.models.network import ModelConfig
 from d3ssl.train import CanvasConfig, RunConfig, RuntimeConfig, TrainConfig
 from d3ssl.train.optimizer import OptimizerConfig

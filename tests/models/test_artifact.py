@@ -11,7 +11,7 @@ import timm
 import torch
 
 from d3ssl.errors import CheckpointError, D3sslError, InputError
-from d3ssl.models.artifact import load_backbone, save_backbone
+from d3ssl.models import load_backbone, save_backbone
 from d3ssl.models.backbone import create_backbone
 from d3ssl.models.network import ModelConfig, RegionNetwork
 
@@ -109,7 +109,7 @@ def test_only_pretrained_asks_for_pretrained(monkeypatch: pytest.MonkeyPatch) ->
     assert not any(asked)
     asked.clear()
     load_backbone("timm:test_resnet:pretrained")
-    assert all(asked)
+    assert any(asked)
 
 
 def fails(spec: str | Path, kind: type[D3sslError], message: str) -> None:
@@ -159,7 +159,8 @@ def test_damaged_and_exchanged_files(run: Path) -> None:
         ("timm_name", "test_resnet2", "unknown timm network"),
         ("timm_name", "resnet10t", r"does not fit timm's 'resnet10t' of 3 channels: 6 unexpected keys \(.*, …\); "),
         ("region_path", "fpn", "lacks or misstates region_path"),
-        ("in_channels", 4, r"1 other shapes \(conv1.0.weight \(.*3, 3, 3\) instead of \(.*4, 3, 3\)\)"),
+        ("in_channels", 4, r"conv1.0 takes 3 channels, the images have 4(.|\n)*in_channels=3"),
+        ("library", "torch", "lacks or misstates library"),
     ):
         manifest.write_text(json.dumps(json.loads(text) | {key: value}))
         fails(run, D3sslError, message)

@@ -259,7 +259,7 @@ def test_pretrained_without_network_is_one_clear_error(monkeypatch: pytest.Monke
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", no_network)
-    with pytest.raises(InputError, match=r"'resnet18' cannot be had \(no route to host\)(.|\n)*timm:resnet18:FILE"):
+    with pytest.raises(InputError, match=r"'resnet18' are not available \(no route to host\)(.|\n)*timm:resnet18:FILE"):
         create_backbone("resnet18", pretrained=True)
 
 
@@ -271,5 +271,7 @@ def test_boxes_for_another_number_of_images() -> None:
 def test_backbone_is_a_module_with_the_network_inside() -> None:
     backbone = create_backbone("test_resnet.r160_in1k")
     assert isinstance(backbone, Backbone)
+    images = torch.randn(2, 3, 64, 64)
+    assert all(torch.equal(one, other) for one, other in zip(backbone.eval()(images), backbone.maps(images), strict=True))
     assert backbone.input_size == 160
     assert {name.split(".")[0] for name, _ in backbone.named_parameters()} == {"net"}

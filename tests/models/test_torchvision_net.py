@@ -1,5 +1,6 @@
 """torchvision's networks as backbones: the same maps as torchvision's and, where both have the network, as timm's."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,5 +104,19 @@ def test_what_cannot_be_used_is_told(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="does not fit torchvision's 'resnet18'"):
         load_backbone(f"torchvision:resnet18:{tmp_path / 'other.pth'}")
-    with pytest.raises(InputError, match="runs hold networks of timm"):
-        save_backbone(tmp_path / "run", load_backbone("torchvision:resnet18"), {})
+
+
+def test_a_run_of_torchvisions(images: torch.Tensor, tmp_path: Path) -> None:
+    backbone = load_backbone("torchvision:resnet18:random:3", region_path="map", roi_size=3)
+    save_backbone(tmp_path / "run", backbone, {"input_size": 64})
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert (manifest["library"], manifest["name"], "timm_name" in manifest) == ("torchvision", "resnet18", False)
+    again = load_backbone(tmp_path / "run")
+    assert (again.architecture, again.input_size, again.region_path, again.roi_size) == (
+        "torchvision:resnet18",
+        64,
+        "map",
+        3,
+    )
+    with torch.no_grad():
+        assert torch.equal(again.maps(images)[-1], backbone.maps(images)[-1])

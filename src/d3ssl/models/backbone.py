@@ -1,16 +1,15 @@
-"""The backbone: any network of timm or torchvision with feature maps, cut open where regions are read.
+"""The backbone: any network with feature maps, of timm or not, cut open where regions are read.
 
 The network stays whole inside (``Backbone.net``), so that its ``state_dict`` is that of plain timm (or torchvision).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import timm
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,23 +17,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from d3ssl.contracts import IMAGENET_MEAN, IMAGENET_STD
 from d3ssl.errors import InputError, nearest
 from d3ssl.models.layout import find_layout, run_chain, run_intermediates
+from d3ssl.models.mapped_net import MappedNet
 from d3ssl.models.roi_align import roi_align
+from d3ssl.models.source import Source
+from d3ssl.models.strided_pointwise import make_safe
+from d3ssl.models.timm_net import create_timm_net
 from d3ssl.seeds import derive_seed
 
-_ANY_SIZE: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
-    {"strict_img_size": False},  # Swin
-    {},
-)
-"""Options by which timm's families accept images of any size, tried in order; none changes a parameter."""
-
-
-Library = Literal["timm", "torchvision"]
+Library = Literal["timm", "torchvision", "module"]
 RegionPath = Literal["c3", "c4", "map"]
 Level = RegionPath
 """How deep a network is run: to the map before the last two stages, before the last one, or to all maps."""
 Features = dict[Level, list[Tensor]]
 """The maps of every level asked for: one for ``c3`` and ``c4``, all of them for ``map``."""
+_ANY_SIZE_REMEDY = (
+    "choose a CNN or a ViT with a plain patch grid, which take any size (a timm ViT of your own: create it with "
+    "dynamic_img_size=True)."
+)
 HEAD_STAGES: dict[RegionPath, int] = {"map": 0, "c4": 1, "c3": 2}
 """Stages of the network that run on regions instead of on whole images."""
 
@@ -47,11 +46,13 @@ class Backbone(nn.Module):
     """
 
     net: nn.Module
-    """The timm network with ``num_classes=0``, or torchvision's without its classifier."""
+    """The timm network with ``num_classes=0``, torchvision's without its classifier, or what holds a given module."""
     timm_name: str
-    """The network's name in its library."""
+    """The network's name in its library; of a module from elsewhere, its class."""
     library: Library = "timm"
-    """Where the network comes from. Runs are trained with timm's."""
+    """Where the network comes from; ``module``: it was given from Python and cannot be made again by its name."""
+    source: Source
+    """Where the weights came from, for ``save_like_source``."""
     in_channels: int
     channels: list[int]
     """Of each map."""
@@ -68,13 +69,24 @@ class Backbone(nn.Module):
     roi_size: int
     """Side of RoIAlign's grid. Default 7; SoCo's C4 head uses 14."""
 
-    def __init__(self, net: nn.Module, timm_name: str, in_channels: int = 3, *, library: Library = "timm") -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        timm_name: str,
+        in_channels: int = 3,
+        *,
+        library: Library = "timm",
+        state: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """``state``: the state dict as the library or the module has it, classifier included. None: the net's own."""
         super().__init__()
         self.library = library
-        _make_safe(net)
+        make_safe(net)
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.timm_name, self.in_channels = timm_name, in_channels
-        self.layout = find_layout(net, timm_name, in_channels)
+        self.layout = net.layout if isinstance(net, MappedNet) else find_layout(net, timm_name, in_channels)
+        own = self.named_weights()
+        self.source = Source.of_state(own if state is None else state, own)
         self.channels, self.strides = list(self.layout.channels), list(self.layout.strides)
         config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
         self.mean = _per_channel(config.get("mean", IMAGENET_MEAN), in_channels)
@@ -82,6 +94,14 @@ class Backbone(nn.Module):
         self.input_size = int(tuple(config.get("input_size", (3, 224, 224)))[-1])
         self.region_path = "c4" if self.supports_c4 else "map"
         self.roi_size = 7
+
+    def forward(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
+        """The maps (see ``maps``)."""
+        return self.maps(images)
+
+    def named_weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers under the names that the library, or the module itself, gives them. No copies."""
+        return dict((self.net.module if isinstance(self.net, MappedNet) else self.net).state_dict())
 
     @property
     def supports_c4(self) -> bool:
@@ -254,7 +274,7 @@ def check_size(backbone: Backbone, size: tuple[int, int]) -> None:
     fixed = backbone.layout.fixed_size
     if fixed is not None and size != fixed:
         problem = f"'{backbone.timm_name}' takes only images of {fixed[0]} × {fixed[1]} px, not {size[0]} × {size[1]}"
-        raise InputError(problem, remedy="choose a CNN or a ViT with a plain patch grid, which take any size.")
+        raise InputError(problem, remedy=_ANY_SIZE_REMEDY)
 
 
 def create_backbone(
@@ -285,45 +305,11 @@ def create_backbone(
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(derive_seed("backbone", seed))
-        net = _create_net(name, in_channels, pretrained)
-    backbone = Backbone(net, name, in_channels)
+        net, state = create_timm_net(name, in_channels, pretrained=pretrained)
+    backbone = Backbone(net, name, in_channels, state=state)
     if image_size is not None:
         check_size(backbone, (image_size, image_size))
     return backbone
-
-
-def _create_net(name: str, in_channels: int, pretrained: bool) -> nn.Module:
-    for number, options in enumerate(_ANY_SIZE):
-        try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=in_channels, **options)
-        except TypeError as error:  # a family without these options
-            if number + 1 == len(_ANY_SIZE) or "unexpected keyword argument" not in str(error):
-                raise
-        except Exception as error:
-            if not pretrained:
-                raise
-            remedy = f"check the network connection, or load a local file with timm:{name}:FILE."
-            raise InputError(f"timm's weights for '{name}' cannot be had ({error})", remedy=remedy) from error
-    raise AssertionError("unreachable: the last options are none")
-
-
-class _StridedPointwise(nn.Conv2d):
-    """A 1×1 convolution with a stride, computed as a plain one on the pixels that the stride meets: the same values."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        rows, columns = self.stride
-        return F.conv2d(input[:, :, ::rows, ::columns], self.weight, self.bias)
-
-
-def _make_safe(net: nn.Module) -> None:
-    """Work around oneDNN 3.12 (torch 2.14): on CPUs with AVX2 and without AVX-512, the weight gradient of a strided
-    1×1 convolution of 3 or 4 channels in channels_last writes beyond its memory (RepVGG's first layer). Names in the
-    state dict stay as they are."""
-    for module in net.modules():
-        if type(module) is not nn.Conv2d or module.in_channels >= 8 or module.groups > 1:
-            continue
-        if module.kernel_size == (1, 1) and max(module.stride) > 1 and module.padding == (0, 0):
-            module.__class__ = _StridedPointwise
 
 
 def _per_channel(values: Any, in_channels: int) -> tuple[float, ...]:

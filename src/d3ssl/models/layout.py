@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,24 @@ def run_chain(
     return value
 
 
+def behind_the_maps(net: nn.Module, maps: Sequence[Tensor]) -> tuple[str, ...]:
+    """Names of the parameters that no map depends on; frozen ones cannot be told and do not count."""
+    parameters = {key: value for key, value in net.named_parameters() if value.requires_grad}
+    total = torch.stack([found.float().sum() for found in maps]).sum()
+    if not total.requires_grad:
+        return tuple(parameters)
+    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+    return tuple(key for key, gradient in zip(parameters, gradients, strict=True) if gradient is None)
+
+
 def _feature_info(net: nn.Module) -> list[dict[str, Any]]:
     info: Any = getattr(net, "feature_info", None) or []
     return list(getattr(info, "info", info))
 
 
-def _probe(in_channels: int, height: int, width: int) -> Float[Tensor, "1 C H W"]:
-    return torch.randn(1, in_channels, height, width, generator=torch_generator("probe"))
+def _probe(net: nn.Module, in_channels: int, height: int, width: int) -> Float[Tensor, "1 C H W"]:
+    device = next((parameter.device for parameter in net.parameters()), torch.device("cpu"))
+    return torch.randn(1, in_channels, height, width, generator=torch_generator("probe")).to(device)
 
 
 def _find_chain(net: nn.Module, info: list[dict[str, Any]], in_channels: int) -> Layout | None:
@@ -106,7 +117,7 @@ def _find_chain(net: nn.Module, info: list[dict[str, Any]], in_channels: int) ->
     strides = tuple(int(stage["reduction"]) for stage in info)
     channels = tuple(int(stage["num_chs"]) for stage in info)
     height, width = 2 * max(strides), 3 * max(strides)  # not square: a layout of other axes cannot pass
-    image = _probe(in_channels, height, width)
+    image = _probe(net, in_channels, height, width)
     own: dict[str, Tensor] = {}
     hooks = [net.get_submodule(end).register_forward_hook(_keep_output(own, end)) for end in ends]
     try:
@@ -154,7 +165,7 @@ def _find_cuts(
         try:
             with torch.no_grad():
                 for side in (4, 7):
-                    run_chain(net, chain[cut:], (), _probe(channels[-1 - stages], side, side), [])
+                    run_chain(net, chain[cut:], (), _probe(net, channels[-1 - stages], side, side), [])
         except (RuntimeError, ValueError, AssertionError):
             break  # it needs images of a certain size
         cuts.append(cut)
@@ -185,18 +196,15 @@ def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in
     own_size = tuple(config.get("input_size", (3, 224, 224)))[-2:]
     problem: Exception | None = None
     for size in ((2 * stride, 3 * stride), own_size):
-        parameters = {key: value for key, value in net.named_parameters() if value.requires_grad}
         try:
             with torch.enable_grad():
-                maps = run_intermediates(net, _probe(in_channels, *size), is_grid, stride)
-                total = torch.stack([found.float().sum() for found in maps]).sum()
-                gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+                maps = run_intermediates(net, _probe(net, in_channels, *size), is_grid, stride)
+                unused = behind_the_maps(net, maps)
         except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
             problem = error
             continue
         if size != own_size and any(size[0] % found.shape[2] or size[1] % found.shape[3] for found in maps):
             continue  # the network scales the image to a size of its own, or does not pad its convolutions
-        unused = tuple(key for key, gradient in zip(parameters, gradients, strict=True) if gradient is None)
         return Layout(
             chain=(),
             ends=(),

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import VisionTransformer, get_model, get_model_weights, list_models
+from torchvision.models import VisionTransformer, get_model, get_model_builder, get_model_weights, list_models
 
 from d3ssl.errors import InputError, nearest
 from d3ssl.seeds import derive_seed, torch_generator
 
-_BEHIND = ("avgpool", "flatten", "classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")
+BEHIND = ("avgpool", "flatten", "classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")
 """Names of torchvision's modules behind the last map."""
 _PROBE = (64, 96)
 """Height and width of the image that shows where the maps arise, px. Not square: exchanged axes cannot pass."""
@@ -33,11 +33,11 @@ class TorchvisionNet(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         for name, child in model.named_children():
-            if name not in _BEHIND:
+            if name not in BEHIND:
                 self.add_module(name, child)
-        self.train(model.training)
+        self.training = model.training
         self.feature_info = []
-        image = torch.randn(1, 3, *_PROBE, generator=torch_generator("probe"))
+        image = torch.randn(1, 3, *_PROBE, generator=torch_generator("probe")).to(next(model.parameters()).device)
         steps = list(_steps(self, "", image))
         for (name, value), (_, behind) in zip(steps, [*steps[1:], ("", image)], strict=True):
             rows, channels = _rows_and_channels(value)
@@ -135,15 +135,15 @@ class TorchvisionViT(nn.Module):
         return self.encoder.layers.named_children()
 
 
-def create_torchvision_net(name: str, *, pretrained: bool, seed: int | None) -> TorchvisionNet | TorchvisionViT:
-    """Make a network by its torchvision name (``torchvision.models.list_models(torchvision.models)``).
+def create_torchvision_model(name: str, *, pretrained: bool, seed: int | None) -> nn.Module:
+    """Make torchvision's own network, classifier included, by its name (``torchvision.models.list_models``).
 
     Args:
         pretrained: load torchvision's default weights, which downloads them unless they are in its cache.
         seed: decides the initial weights. None: torch's global generator does.
 
     Raises:
-        InputError: unknown name, weights cannot be had, or a network that is no chain of modules.
+        InputError: unknown name, or the weights are not available.
     """
     names = list_models(torchvision.models)
     if name not in names:
@@ -153,21 +153,49 @@ def create_torchvision_net(name: str, *, pretrained: bool, seed: int | None) -> 
         if seed is not None:
             torch.default_generator.manual_seed(derive_seed("backbone", seed))
         try:
-            model = get_model(name, weights=weights if pretrained else None, **_init_options(name, pretrained))
+            return get_model(name, weights=weights if pretrained else None, **_init_options(name, pretrained))
         except Exception as error:
             if not pretrained:
                 raise
             remedy = f"check the network connection, or load a local file with torchvision:{name}:FILE."
-            raise InputError(f"torchvision's weights for '{name}' cannot be had ({error})", remedy=remedy) from error
+            problem = f"torchvision's weights for '{name}' are not available ({error})"
+            raise InputError(problem, remedy=remedy) from error
+
+
+def wrap_torchvision(model: nn.Module, name: str) -> TorchvisionNet | TorchvisionViT:
+    """The network without its classifier, on the model's own modules. Sets ``pretrained_cfg``.
+
+    Args:
+        name: torchvision's, for mean, standard deviation and image size. Any other: ImageNet's.
+
+    Raises:
+        InputError: a network that is no chain of modules.
+    """
     net = TorchvisionViT(model) if isinstance(model, VisionTransformer) else _as_chain(name, model)
-    transforms = weights.transforms()
-    net.pretrained_cfg = {
-        "mean": tuple(transforms.mean),
-        "std": tuple(transforms.std),
-        "input_size": (3, *transforms.crop_size * 2),
-        "classifier": _BEHIND,
-    }
+    net.pretrained_cfg = {"classifier": BEHIND}
+    if name in list_models(torchvision.models):
+        transforms = get_model_weights(name)["DEFAULT"].transforms()
+        own = {"mean": transforms.mean, "std": transforms.std, "input_size": (3, *transforms.crop_size * 2)}
+        net.pretrained_cfg |= {key: tuple(value) for key, value in own.items()}
     return net
+
+
+def torchvision_name(model: nn.Module) -> str | None:
+    """The name of the network with the same keys and shapes, whatever its number of classes; None: there is none."""
+    own = _shapes(model)
+    home = type(model).__module__
+    for name in list_models(torchvision.models):
+        if get_model_builder(name).__module__ != home:
+            continue
+        with torch.device("meta"):
+            if _shapes(get_model(name, **_init_options(name, False))) == own:
+                return name
+    return None
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    behind = tuple(f"{name}." for name in BEHIND)
+    return {key: value.shape for key, value in model.state_dict().items() if not key.startswith(behind)}
 
 
 def _init_options(name: str, pretrained: bool) -> dict[str, Any]:
@@ -177,23 +205,26 @@ def _init_options(name: str, pretrained: bool) -> dict[str, Any]:
 
 def _as_chain(name: str, model: nn.Module) -> TorchvisionNet:
     """The network as a chain, checked against torchvision's own forward pass."""
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    image = torch.randn(1, 3, 224, 224, generator=torch_generator("probe"))
+    image = torch.randn(1, 3, 224, 224, generator=torch_generator("probe")).to(next(model.parameters()).device)
     own: list[Tensor] = []
-    last = [child for child_name, child in model.named_children() if child_name not in _BEHIND][-1]
+    last = [child for child_name, child in model.named_children() if child_name not in BEHIND][-1]
     problem = "its own forward pass does something else"
-    with torch.no_grad():
-        hook = last.register_forward_hook(lambda _, __, value: own.append(value.clone()))
-        model(image)
-        hook.remove()
-        try:
+    try:
+        with torch.no_grad():
+            hook = last.register_forward_hook(lambda _, __, value: own.append(value.clone()))
+            model(image)
+            hook.remove()
             net = TorchvisionNet(model)
             found = net.forward_features(image)
-            if own[0].shape == found.shape and torch.allclose(own[0], found, rtol=1e-4, atol=1e-5):
-                return net.train(training)
-        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
-            problem = str(error).splitlines()[0]
+        if own[0].shape == found.shape and torch.allclose(own[0], found, rtol=1e-4, atol=1e-5):
+            return net
+    except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        problem = str(error).splitlines()[0]
+    finally:
+        for module, training in modes.items():
+            module.training = training
     remedy = "choose a ResNet, RegNet, VGG, DenseNet, EfficientNet, MobileNet, ConvNeXt, Swin or ViT."
     raise InputError(f"torchvision's '{name}' cannot be read as a chain of modules ({problem})", remedy=remedy)
 

@@ -16,9 +16,10 @@ from d3ssl.data.sources import open_images
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_json
-from d3ssl.models.artifact import load_backbone, save_backbone
+from d3ssl.models.artifact import save_backbone
 from d3ssl.models.backbone import Backbone
-from d3ssl.models.interpolate import interpolate
+from d3ssl.models.interpolation import interpolate
+from d3ssl.models.load import load_backbone
 from d3ssl.posttrain.report import write_report
 from d3ssl.posttrain.strength import STRENGTHS, Probes, Retrieval, propose
 from d3ssl.regions.table import RegionTable
@@ -59,7 +60,7 @@ def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone
 
 
 def set_strength(run: str | Path, strength: float) -> Path:
-    """Write RUN/backbone.safetensors of a finished run at another strength, 0 (the start) to 1 (the end), or beyond.
+    """Write RUN/backbone.safetensors of a finished run at another strength, 0 (the start) to 1 (the end).
 
     Raises:
         InputError: not a run of ``posttrain``, or not a finished one.

@@ -20,8 +20,8 @@ from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import Learner, StepOutput
 from d3ssl.methods.kept import KeptRows, has_kept
-from d3ssl.models.artifact import load_backbone
-from d3ssl.models.backbone import Backbone, create_backbone
+from d3ssl.models.backbone import Backbone
+from d3ssl.models.load import start_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from d3ssl.seeds import Draws, derive_seed
 from d3ssl.train import checkpoint
@@ -316,9 +316,7 @@ def make_backbone(config: RunConfig) -> Backbone:
     Raises:
         InputError: unknown network or weights that do not fit it.
     """
-    if config.model.weights is not None:
-        return load_backbone(config.model.weights, in_channels=config.canvas.channels).train()
-    return create_backbone(config.model.backbone or "resnet50", in_channels=config.canvas.channels)
+    return start_backbone(config.model.backbone, config.model.weights, config.canvas.channels)
 
 
 def describe(config: RunConfig, trainer: Trainer) -> None:
