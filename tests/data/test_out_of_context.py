@@ -1,6 +1,8 @@
 """Scenes from annotated data: sides share nothing, objects come through unchanged, backgrounds tell nothing."""
 
 import json
+import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,10 @@ def test_what_an_image_is_made_of_is_what_its_annotations_show(pasted: Path, dat
 # ----------------------------------------------------------------------------------------------------- what can be read
 
 
+def eroded(mask: np.ndarray) -> np.ndarray:
+    return np.asarray(binary_erosion(mask, iterations=2))
+
+
 def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of every object its mean colour (a margin of 2 px left out), the median of its background, its label."""
     images = open_images(folder)
@@ -105,9 +111,9 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for index, path in enumerate(images.paths):
         assert isinstance(path, Path)
         pixels, masks = np.asarray(Image.open(path)).astype(float), images.annotations.masks(index)
-        free = binary_erosion(~masks.any(0), iterations=2)
+        free = eroded(~masks.any(0))
         for mask, label in zip(masks, images.annotations.objects(index).labels, strict=True):
-            inside = binary_erosion(mask, iterations=2)
+            inside = eroded(mask)
             if inside.any():
                 rows.append((pixels[inside].mean(0), np.median(pixels[free], 0), label))
     colour, behind, label = zip(*rows, strict=True)
@@ -154,7 +160,7 @@ def test_pixels_of_objects_do_not_depend_on_the_background(data: Path, tmp_path:
             one, other = (np.asarray(Image.open(str(path))) for path in paths)
             masks = dark.annotations.masks(index)
             for mask in masks:
-                inside = binary_erosion(mask, iterations=2)
+                inside = eroded(mask)
                 assert np.array_equal(one[inside], other[inside])
             assert not np.array_equal(one[~masks.any(0)], other[~masks.any(0)])
 
@@ -192,6 +198,22 @@ def test_objects_without_masks_are_neither_pasted_nor_remembered(tmp_path: Path)
     for split in split_files(tmp_path / "out").values():
         assert all(annotation % 2 for image in split["images"].values() for _, annotation in image["objects"])
     assert len(open_images(tmp_path / "out/train")) == 4 * 12
+
+
+def test_photographs_in_tar_shards_are_copied(tmp_path: Path, data: Path, backgrounds: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / "packed" / part).mkdir(parents=True)
+        shutil.copy(data / part / "annotations.json", tmp_path / "packed" / part)
+        with tarfile.open(tmp_path / "packed" / part / "000000.tar", "w") as shard:
+            for path in sorted((data / part / "images").iterdir()):
+                shard.add(path, path.name)
+    for name, source in (("plain", data), ("packed", tmp_path / "packed")):
+        options = {"train": "natural", "val_images": 4, "backgrounds": str(backgrounds)}
+        make_scenes(tmp_path / f"of_{name}", small(source, **options))
+    plain, packed = (contents(tmp_path / f"of_{name}") for name in ("plain", "packed"))
+    told = {"scenes.json", "manifest.json"}
+    assert {name for name in plain if plain[name] != packed[name]} == told
+    assert not any(path.is_symlink() for path in (tmp_path / "of_packed").rglob("*"))
 
 
 # ------------------------------------------------------------------------------------------------------------ the same

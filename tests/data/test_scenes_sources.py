@@ -146,7 +146,9 @@ def test_crops_of_photographs_keep_the_aspect_ratio_and_the_theme(tmp_path: Path
     for theme in range(2):
         files = set()
         for seed in range(20):
-            crop = backgrounds.render(theme, (), np.random.default_rng(seed)).image.astype(float)
+            background = backgrounds.render(theme, (), np.random.default_rng(seed))
+            assert background is not None
+            crop = background.image.astype(float)
             assert crop.shape == (64, 64, 3)
             across = abs(crop[:, -5, 0].mean() - crop[:, 4, 0].mean())
             down = crop[-5, :, 1].mean() - crop[4, :, 1].mean()

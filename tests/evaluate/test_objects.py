@@ -23,6 +23,7 @@ from d3ssl.evaluate.features import ObjectFeatures, encode_masks
 from d3ssl.evaluate.objects.measures import measure_features
 from d3ssl.evaluate.splits import limit_objects, open_splits
 from d3ssl.models import Backbone, create_backbone
+from tests.data.annotated_shapes import small, write_data
 
 CLASSES = 4
 COLOURS = np.array([[230, 20, 20], [20, 230, 20], [20, 20, 230], [230, 230, 230]])
@@ -232,6 +233,16 @@ def test_scenes_and_a_timm_backbone_end_to_end(tmp_path: Path) -> None:
     found = evaluate_objects("timm:test_resnet", str(tmp_path / "scenes"), str(tmp_path / "out"), CONFIG)
     assert {"o_knn_low", "linear_high", "o_knn_shuffled", "context_gap_low", "chance"} <= found.keys()
     assert found["backbone"] == "timm:test_resnet" and (tmp_path / "out" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("regions", ["box", "mask"])
+def test_objects_remembered_in_photographs_and_asked_about_out_of_context(tmp_path: Path, regions: Any) -> None:
+    data = write_data(tmp_path / "data")
+    make_scenes(tmp_path / "scenes", small(data, train="natural", val_images=20))
+    config = replace(CONFIG, regions=regions, size=64)
+    found = evaluate_objects("timm:test_resnet", tmp_path / "scenes", tmp_path / "out", config)
+    assert found["counts"]["classes"] == 4 and found["counts"]["train_objects"] == 4 * 24
+    assert {"o_knn", "o_knn_shuffled", "context_gap_high"} <= found.keys()
 
 
 def test_features_are_kept_until_weights_data_or_options_change(root: Path, tmp_path: Path) -> None:

@@ -83,13 +83,26 @@ def folder_scenery(config: OutOfContextConfig, parts: Sequence[str]) -> dict[str
 
 
 def read_backgrounds(side: str, scenery: list[Scenery], config: OutOfContextConfig) -> DealtPhotos:
-    """Read the photographs and deal them to the themes; a background's ``source`` is its place in ``scenery``."""
+    """Read the photographs and deal them to the themes; a background's ``source`` is its place in ``scenery``.
+
+    Those that cannot be read are left out with a warning.
+
+    Raises:
+        InputError: too few are left.
+    """
     photos: dict[PurePosixPath, Photo] = {}
+    bad: list[str] = []
     with console.progress(f"reading backgrounds of {side}", len(scenery)) as ticker:
         for number, one in enumerate(scenery):
-            canvas, (height, width) = read_canvas(one.place, round(STORED * config.size))
-            photos[one.path] = Photo(canvas, (int(height), int(width)), number, one.shows)
             ticker.advance()
+            try:
+                canvas, (height, width) = read_canvas(one.place, round(STORED * config.size))
+            except InputError as error:
+                bad.append(str(error))
+                continue
+            photos[one.path] = Photo(canvas, (int(height), int(width)), number, one.shows)
+    if bad:
+        console.warn(f"{len(bad)} backgrounds of {side} are left out; the first: {bad[0]}", "fix or remove them.")
     dealt = deal_to_themes(tuple(photos), config.themes, numpy_generator(config.seed, "backgrounds", side))
     themes = tuple(tuple(tuple(photos[path] for path in group) for group in theme) for theme in dealt)
     return DealtPhotos(config.size, themes, least=config.size)
