@@ -9,6 +9,7 @@ import torch
 from d3ssl.contracts import CanvasBatch, View, ViewSet
 from d3ssl.errors import InputError
 from d3ssl.views.draw import draw_view_set, slot_colour
+from tests.views.canvases import make_slots
 
 GAP = 12
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -34,17 +35,12 @@ def example(channels: int = 3, third: bool = False) -> tuple[CanvasBatch, ViewSe
         return View(images=images, boxes=slots, matrix=torch.eye(3).repeat(2, 1, 1))
 
     cut = dataclasses.replace(view(56), keep=torch.arange(56 * 56).view(1, 1, 56, 56).repeat(2, 1, 1, 1) % 4 > 0)
-    views = ViewSet(
-        teacher_x1=view(112),
-        teacher_x2=view(112),
-        student_x1=view(112),
-        student_x2_small=cut,
-        student_x3=view(112) if third else None,
-        valid=torch.tensor([[True, False], [True, True]]),
-        canvas_boxes=boxes[:, :2],
-        index=batch.index,
+    names = {"x1": view(112), "x2": view(112), "x1_cut": view(112), "x2_small_cut": cut}
+    return batch, ViewSet(
+        views=names | ({"x3": view(112)} if third else {}),
+        slots=make_slots([[0, 0], [0, 1]], boxes[:, :2]),
+        scale=torch.tensor(1 / 3),
     )
-    return batch, views
 
 
 def test_boxes_and_pixels_are_where_they_should_be():
@@ -59,7 +55,7 @@ def test_boxes_and_pixels_are_where_they_should_be():
     first = picture[GAP : GAP + 112, 2 * GAP + 224 : 2 * GAP + 224 + 112]
     assert tuple(first[28, 28]) == slot_colour(0)
     assert tuple(first[40, 40]) == tuple(round(255 * value) for value in INSIDE)
-    assert not (first == slot_colour(1)).all(-1).any()  # slot 1 is not valid
+    assert not (first == slot_colour(1)).all(-1).any()  # slot 1 repeats slot 0
 
 
 def test_valid_slots_have_their_own_colours_and_small_views_are_magnified():
@@ -88,3 +84,18 @@ def test_other_numbers_of_channels(channels):
 def test_no_such_image():
     with pytest.raises(InputError, match="no image 2"):
         draw_view_set(*example(), MEAN, STD, image=2)
+
+
+def test_a_view_of_single_regions_has_a_panel_for_each_slot():
+    batch, views = example()
+    small = View(
+        images=torch.zeros(4, 3, 28, 28),
+        boxes=torch.tensor([[[7.0, 7.0, 21.0, 21.0]]]).repeat(4, 1, 1),
+        matrix=torch.eye(3).repeat(4, 1, 1),
+    )
+    alone = dataclasses.replace(views, views={"x1": views.views["x1"], "alone": small})
+    picture = np.asarray(draw_view_set(batch, alone, MEAN, STD, image=1, panel=112))
+    assert picture.shape[1] == 5 * GAP + 224 + 3 * 112  # the canvas, x1, two slots
+    for slot in range(2):
+        left = 3 * GAP + 224 + 112 + slot * (GAP + 112)
+        assert tuple(picture[GAP + 28, left + 28]) == slot_colour(slot)

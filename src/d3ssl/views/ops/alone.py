@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,6 +40,8 @@ class Alone(Operation):
     def apply(self, view: View, slots: Slots, drawn: None, whole: Tensor) -> View:
         count, (height, width) = slots.source.shape[1], view.images.shape[2:]
         side = self.size or max(height, width)
+        moved = view.boxes.gather(1, slots.source[..., None].expand_as(view.boxes))  # operations move distinct slots
+        view = dataclasses.replace(view, boxes=moved)
         own = region_pixels(view, slots, self.carried_by).flatten(0, 1)
         boxes = clip_boxes(view.boxes, (height, width))[0].flatten(0, 1)
         matrix = centre_matrix(boxes, side)
@@ -69,7 +72,7 @@ def centre_matrix(boxes: Float[Tensor, "N 4"], side: int) -> Float[Tensor, "N 3 
     scale = (side / extent).clamp(max=1)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     move = side / 2 - centre * scale[:, None]
-    move = torch.where(scale[:, None] == 1, move.round(), move)
+    move = torch.where(scale[:, None] == 1, (move + 0.5).floor(), move)  # as ``pixel_corners`` rounds
     matrix = torch.zeros(len(boxes), 3, 3, dtype=boxes.dtype, device=boxes.device)
     matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, 2, 2] = scale, scale, 1
     matrix[:, :2, 2] = move
