@@ -27,6 +27,7 @@ from d3ssl.doctor.estimates import amount, duration, sizes_of_run
 from d3ssl.doctor.examination import Examination
 from d3ssl.doctor.run import examine
 from d3ssl.errors import D3sslError, InputError
+from d3ssl.methods import DepositionConfig
 from d3ssl.methods.hosts import Soco
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
@@ -168,8 +169,8 @@ def breaks(data: Path, out: Path, run: RunConfig) -> bool:
         ("five.tif", RUN, True),
         ("five.tif", replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, max_bad_share=0.9)), False),
         (None, replace(RUN, proposals=RegionsConfig(method="annotations", workers=1)), True),
-        (None, replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, labels=True)), False),
-        (None, replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, labels=True),
+        (None, replace(RUN, dp=DepositionConfig(carried_by="mask")), False),
+        (None, replace(RUN, dp=DepositionConfig(carried_by="mask"),
                        proposals=RegionsConfig(method="grid", workers=1, label_maps=False)), True),
     ],
 )  # fmt: skip
