@@ -17,7 +17,7 @@ from rich.console import Console
 from safetensors import SafetensorError
 
 from d3ssl import console
-from d3ssl.contracts import CanvasBatch, RowInfo, View, ViewSet, map_tensors, to_device
+from d3ssl.contracts import CanvasBatch, Rows, Slots, View, ViewSet, map_tensors, to_device
 from d3ssl.distributed import all_reduce_sum, barrier, gather_rows, is_active, rank, world_size
 from d3ssl.errors import CheckpointError, D3sslError, InputError, nearest
 from d3ssl.files import digest, read_json, write_atomically, write_json, write_text
@@ -253,18 +253,24 @@ def test_map_tensors_goes_into_nested_contracts() -> None:
     def view(value: float) -> View:
         return View(images=torch.full((2, 3, 4, 4), value), boxes=torch.ones(2, 4, 4), matrix=torch.ones(2, 3, 3))
 
-    fields = {name: view(float(number)) for number, name in enumerate(VIEW_NAMES)}
-    rest = {"valid": torch.ones(2, 4, dtype=torch.bool), "canvas_boxes": torch.ones(2, 4, 4), "index": torch.arange(2)}
-    views = ViewSet(**fields, **rest)  # type: ignore[arg-type]
+    slots = Slots(
+        distinct=torch.ones(2, 4, dtype=torch.bool),
+        source=torch.arange(4).repeat(2, 1),
+        weight=torch.ones(2, 4),
+        boxes=torch.ones(2, 4, 4),
+        index=torch.arange(2),
+    )
+    views = ViewSet(views={"x1": view(1.0), "x2": view(2.0)}, slots=slots, scale=torch.tensor(0.5))
     doubled = map_tensors(views, lambda tensor: tensor * 2 if tensor.is_floating_point() else tensor)
-    for number, name in enumerate(VIEW_NAMES):
-        assert torch.equal(getattr(doubled, name).images, torch.full((2, 3, 4, 4), 2.0 * number))
-        assert getattr(doubled, name).keep is None
-    moved = to_device(RowInfo(image=torch.arange(3), boxes=torch.ones(3, 4)), "cpu")
+    for number, name in enumerate(views.views, start=1):
+        assert torch.equal(doubled.views[name].images, torch.full((2, 3, 4, 4), 2.0 * number))
+        assert doubled.views[name].keep is None
+    assert torch.equal(doubled.slots.weight, torch.full((2, 4), 2.0))
+    assert doubled.slots.source.tolist() == slots.source.tolist()
+    assert doubled.scale == 1.0
+    moved = to_device(Rows(image=torch.arange(3), boxes=torch.ones(3, 4), weight=torch.ones(3), start=2), "cpu")
     assert moved.image.tolist() == [0, 1, 2]
-
-
-VIEW_NAMES = [name for name, kind in ViewSet.__annotations__.items() if str(kind).startswith("View")]
+    assert moved.start == 2
 
 
 # --- errors --------------------------------------------------------------------------------------------------------
@@ -282,6 +288,14 @@ def test_nearest_names_the_closest_and_lists_the_known() -> None:
     assert nearest("resnet5O", ["vit", "resnet50"]) == "did you mean 'resnet50'? Known: resnet50, vit."
     assert nearest("qqq", ["vit", "resnet50"]) == "Known: resnet50, vit."
     assert nearest("x", [f"name{number:02d}" for number in range(40)]).endswith("name29, ….")
+
+
+def test_nearest_looks_in_the_group_of_a_dotted_name_then_in_the_others() -> None:
+    known = ["data", "host", "host.flip", "host.roi_size", "train.steps", "train.epochs"]
+    assert nearest("host.roi_sizes", known) == "did you mean 'host.roi_size'? Known: host.flip, host.roi_size."
+    assert nearest("host.xyz", known) == "Known: host.flip, host.roi_size."
+    assert nearest("train.roi_size", known).startswith("did you mean 'host.roi_size'? Known: train.epochs")
+    assert nearest("trian.steps", known).startswith("did you mean 'train.steps'? Known: data, ")
 
 
 # --- console -------------------------------------------------------------------------------------------------------
@@ -341,6 +355,13 @@ def test_messages_are_printed_as_they_are(output: io.StringIO) -> None:
         "warning: something [odd]",
         "  What to do: do this.",
     ]
+
+
+def test_long_lines_for_people_are_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "console", Console(file=stream, width=80, highlight=False))
+    console.say("word " * 40 + "end")
+    assert stream.getvalue() == "word " * 40 + "end\n"
 
 
 def test_tables_go_to_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

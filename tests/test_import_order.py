@@ -15,7 +15,6 @@ ORDER = (
     "regions",
     "views",
     "models",
-    "losses",
     "methods",
     "train",
     "doctor",

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmarks.scenes_table import others
+from d3ssl.methods.hosts import Soco
 from d3ssl.models.backbone import create_backbone
 from d3ssl.models.load import load_backbone
-from d3ssl.models.network import ModelConfig
-from d3ssl.train import CanvasConfig, RunConfig, RuntimeConfig, TrainConfig
+from d3ssl.train import CanvasConfig, ModelConfig, RunConfig, RuntimeConfig, TrainConfig
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.views import ViewsConfig
 
@@ -37,7 +37,8 @@ def config(tmp_path: Path) -> RunConfig:
         out=str(tmp_path / "run"),
         canvas=CanvasConfig(size=64),
         views=ViewsConfig(size=64),
-        model=ModelConfig(backbone="test_resnet", region_path="c3", projector_hidden=32, projector_out=16),
+        model=ModelConfig(backbone="test_resnet"),
+        host=Soco(region_path="c3", projector_hidden=32, projector_out=16),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3),
         train=TrainConfig(steps=4, batch_size=4),
         runtime=RuntimeConfig(device="cpu", workers=0, log_every=1, save_every=100, tensorboard=False),

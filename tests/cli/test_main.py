@@ -45,4 +45,5 @@ def test_print_config_of_a_recipe_is_yaml_that_can_be_read_back(capsys: pytest.C
         )
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["train"]["steps"] == 7
-    assert config["method"]["objective"] == "info_nce"
+    assert config["method"]["host"] == "soco"
+    assert config["host"]["loss"] == "info_nce"

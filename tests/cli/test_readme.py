@@ -76,14 +76,9 @@ def test_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_make_a_configuration(name: str) -> None:
-    from d3ssl.options import add_recipe, build, make_parser
-    from d3ssl.train import RunConfig
+    from d3ssl.train.recipe import run_config
     from d3ssl.train.config import check
 
-    parser = make_parser("pretrain", "", ())
-    add_recipe(parser)
-    parser.add_class_arguments(RunConfig)
-    config = build(RunConfig, parse(parser, ["--recipe", name, "--data", "d", "--out", "o"]))
+    config = run_config(["--recipe", name, "--data", "d", "--out", "o"])
     check(config, 1)
-    assert config.method.decouple
-    assert config.method.deposition
+    assert config.plan.modules == (set() if name == "posttrain" else {"DC", "DP"})

@@ -11,11 +11,10 @@ import torch
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.methods import MethodConfig
+from d3ssl.methods.hosts import Soco
 from d3ssl.models import Backbone, create_backbone, load_backbone
-from d3ssl.models.network import ModelConfig
 from d3ssl.regions.config import RegionsConfig
-from d3ssl.train import CanvasConfig, RunConfig, RuntimeConfig, TrainConfig, pretrain, read_log
+from d3ssl.train import CanvasConfig, ModelConfig, RunConfig, RuntimeConfig, TrainConfig, pretrain, read_log
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.views import ViewsConfig
 
@@ -30,8 +29,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         proposals=RegionsConfig(method="annotations", workers=1),
         canvas=CanvasConfig(size=64, max_candidates=8),
         views=ViewsConfig(size=48, regions_per_image=2, min_side=4.0),
-        model=ModelConfig(backbone="test_resnet", region_path="map", roi_size=2, projector_hidden=16, projector_out=8),
-        method=MethodConfig(objective="info_nce"),
+        model=ModelConfig(backbone="test_resnet"),
+        host=Soco(region_path="map", roi_size=2, projector_hidden=16, projector_out=8, loss="info_nce"),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3),
         train=TrainConfig(steps=4, batch_size=8),
         runtime=RuntimeConfig(workers=0, log_every=100, tensorboard=False),

@@ -27,12 +27,12 @@ from d3ssl.doctor.estimates import amount, duration, sizes_of_run
 from d3ssl.doctor.examination import Examination
 from d3ssl.doctor.run import examine
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.methods import MethodConfig
-from d3ssl.models.network import ModelConfig
+from d3ssl.methods import DepositionConfig
+from d3ssl.methods.hosts import Soco
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.train import RunConfig, pretrain
-from d3ssl.train.config import CanvasConfig, RuntimeConfig, TrainConfig
+from d3ssl.train.config import CanvasConfig, ModelConfig, RuntimeConfig, TrainConfig
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.views import ViewsConfig
 
@@ -42,8 +42,8 @@ RUN = RunConfig(
     proposals=RegionsConfig(method="grid", workers=1),
     canvas=CanvasConfig(size=40, max_candidates=9),
     views=ViewsConfig(size=32, regions_per_image=2, min_side=1.0),
-    model=ModelConfig(backbone="test_resnet", region_path="c3", roi_size=2, projector_hidden=16, projector_out=8),
-    method=MethodConfig(objective="info_nce"),
+    model=ModelConfig(backbone="test_resnet"),
+    host=Soco(region_path="c3", roi_size=2, projector_hidden=16, projector_out=8, loss="info_nce"),
     optimizer=OptimizerConfig(name="adamw", lr=1e-3),
     train=TrainConfig(steps=10, batch_size=4),
     runtime=RuntimeConfig(device="cpu", workers=0, tensorboard=False),
@@ -169,8 +169,8 @@ def breaks(data: Path, out: Path, run: RunConfig) -> bool:
         ("five.tif", RUN, True),
         ("five.tif", replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, max_bad_share=0.9)), False),
         (None, replace(RUN, proposals=RegionsConfig(method="annotations", workers=1)), True),
-        (None, replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, labels=True)), False),
-        (None, replace(RUN, canvas=CanvasConfig(size=40, max_candidates=9, labels=True),
+        (None, replace(RUN, dp=DepositionConfig(carried_by="mask")), False),
+        (None, replace(RUN, dp=DepositionConfig(carried_by="mask"),
                        proposals=RegionsConfig(method="grid", workers=1, label_maps=False)), True),
     ],
 )  # fmt: skip
@@ -389,7 +389,9 @@ def test_optimizer_state_is_counted(name: str) -> None:
 def test_batch_memory_is_that_of_the_views() -> None:
     sizes = sizes_of_run(RUN, workers=2)
     canvas = 4 * 40 * 40 * 3
-    views = 4 * (4 * 32 * 32 + RUN.views.small_size**2) * 3 * torch.finfo(torch.float32).bits // 8
+    plan = RUN.plan
+    assert sorted(plan.used_views) == ["x1", "x1_cut", "x2", "x2_small_cut", "x3"]  # four of 32 px, one of 16
+    views = 4 * (4 * 32 * 32 + 16 * 16) * 3 * torch.finfo(torch.float32).bits // 8
     assert sizes["batch_bytes"] == canvas + views
     assert sizes["loader_bytes"] == canvas * 9
 

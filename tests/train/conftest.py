@@ -10,8 +10,8 @@ TINY = """
 canvas: {size: 40, max_candidates: 8}
 proposals: {method: grid, workers: 1}
 views: {size: 32, regions_per_image: 2, min_side: 2}
-model: {backbone: test_resnet, region_path: c4, roi_size: 2, projector_hidden: 16, projector_out: 8}
-method: {objective: info_nce}
+model: {backbone: test_resnet}
+host: {region_path: c4, roi_size: 2, projector_hidden: 16, projector_out: 8, loss: info_nce}
 optimizer: {name: adamw, lr: 1.0e-3}
 schedule: {warmup_share: 0.2}
 train: {steps: 6, batch_size: 4}

@@ -35,8 +35,8 @@ def make_table(photos: Path, labels: bool = True) -> RegionTable:
 
 
 def make_dataset(photos: Path, labels: bool = True, **options: int) -> CanvasDataset:
-    config = CanvasConfig(size=40, labels=labels, **{"max_candidates": 8, **options})  # type: ignore[arg-type]
-    return CanvasDataset(open_images(photos), make_table(photos), config, seed=5)
+    config = CanvasConfig(size=40, **{"max_candidates": 8, **options})  # type: ignore[arg-type]
+    return CanvasDataset(open_images(photos), make_table(photos), config, seed=5, masks=labels)
 
 
 def test_boxes_and_label_maps_agree_on_the_canvas(photos: Path) -> None:
@@ -104,4 +104,4 @@ def test_regions_of_another_size_are_refused(photos: Path) -> None:
 
 def test_labels_need_label_maps(photos: Path) -> None:
     with pytest.raises(InputError, match="boxes only"):
-        CanvasDataset(open_images(photos), make_table(photos, labels=False), CanvasConfig(size=40, labels=True), 0)
+        CanvasDataset(open_images(photos), make_table(photos, labels=False), CanvasConfig(size=40), 0, masks=True)

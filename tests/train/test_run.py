@@ -45,7 +45,7 @@ def assert_same(one: object, other: object, where: str = "") -> None:
 
 def assert_same_state(one: Path, other: Path) -> None:
     a, b = state_of(one), state_of(other)
-    for key in ("step", "method", "optimizer", "data_digest"):
+    for key in ("step", "learner", "optimizer", "data_digest"):
         assert_same(a[key], b[key], key)
 
 
@@ -73,8 +73,8 @@ def test_resumed_equals_uninterrupted(
 
     step = Trainer.train_step
 
-    def stop_at_three(self: Trainer, batches):  # type: ignore[no-untyped-def]
-        result = step(self, batches)
+    def stop_at_three(self: Trainer, batches, stop=None):  # type: ignore[no-untyped-def]
+        result = step(self, batches, stop)
         if self.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
@@ -102,17 +102,17 @@ run, seen = Path(sys.argv[1]), []
 for delay in (0.05, 0.11, 0.17, 0.23, 0.31, 0.37):
     child = os.fork()
     if child == 0:
-        state = {"method": {"w": torch.zeros(2_000_000)}, "step": 0}
+        state = {"learner": {"w": torch.zeros(2_000_000)}, "step": 0}
         while True:
             state["step"] += 1
-            state["method"]["w"].fill_(state["step"])
+            state["learner"]["w"].fill_(state["step"])
             checkpoint.save(run, state)
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if (run / "checkpoint.pt").exists():
         state = torch.load(run / "checkpoint.pt", weights_only=True)
-        assert bool((state["method"]["w"] == state["step"]).all())
+        assert bool((state["learner"]["w"] == state["step"]).all())
         seen.append(state["step"])
 assert seen
 """
@@ -130,7 +130,7 @@ def test_backbone_loads_into_plain_timm(finished: Path) -> None:
     missing, unexpected = network.load_state_dict(load_file(finished / "backbone.safetensors"))
     assert not missing
     assert not unexpected
-    student = {k: v for k, v in state_of(finished)["method"].items() if k.startswith("student.backbone.net.")}
+    student = {k: v for k, v in state_of(finished)["learner"].items() if k.startswith("student.backbone.net.")}
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, student[f"student.backbone.net.{name}"]), name
 
@@ -138,7 +138,7 @@ def test_backbone_loads_into_plain_timm(finished: Path) -> None:
 def test_log_has_what_people_watch(finished: Path) -> None:
     lines = read_log(finished)
     expected = {
-        "step", "epoch", "loss", "loss_base", "loss_deposition", "embedding_std", "effective_rank", "lr",
+        "step", "epoch", "loss", "loss_region", "loss_deposition", "embedding_std", "effective_rank", "lr",
         "teacher_momentum", "grad_norm", "images_per_s", "data_wait_share", "regions_per_image", "unreadable_images",
     }  # fmt: skip
     assert all(expected == line.keys() for line in lines)
@@ -232,14 +232,15 @@ def test_compiled_stages_train_and_keep_their_names(photos: Path, tiny_yaml: Pat
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     out = train(photos, tiny_yaml, tmp_path / "compiled", "--runtime.compile", "true", "--train.steps", "1")
     assert "Sequential" in compiled
-    assert all("_orig_mod" not in name for name in state_of(out)["method"])
+    assert all("_orig_mod" not in name for name in state_of(out)["learner"])
 
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--train.accumulate", "0"), ("--runtime.log_every", "0"), ("--method.teacher_momentum", "1.5"),
+    [("--train.accumulate", "0"), ("--runtime.log_every", "0"), ("--host.momentum", "1.5"),
      ("--train.steps", "0"), ("--runtime.workers", "-1"), ("--views.size", "4"), ("--optimizer.lr", "-1"),
-     ("--schedule.warmup_steps", "9")],
+     ("--schedule.warmup_steps", "9"), ("--dc.cutout", "1.5"), ("--dp.weight", "-1"),
+     ("--views.min_visible", "2"), ("--host.small_ratio", "0")],
 )  # fmt: skip
 def test_options_out_of_range_are_told_before_work(
     option: str, value: str, photos: Path, tiny_yaml: Path, tmp_path: Path, capfd
@@ -277,21 +278,6 @@ def test_regions_of_another_size_are_one_clear_error_through_the_loaders(
     assert "Traceback" not in error
 
 
-def test_an_image_twice_in_the_batch_is_one_image() -> None:
-    import dataclasses
-
-    from d3ssl.contracts import View, ViewSet
-    from d3ssl.methods.d3ssl import row_info
-
-    view = View(images=torch.zeros(3, 3, 8, 8), boxes=torch.zeros(3, 1, 4), matrix=torch.eye(3).repeat(3, 1, 1))
-    views = ViewSet(
-        teacher_x1=view, teacher_x2=view, student_x1=view, student_x2_small=view, student_x3=None,
-        valid=torch.ones(3, 1, dtype=torch.bool), canvas_boxes=torch.zeros(3, 1, 4), index=torch.tensor([4, 9, 4]),
-    )  # fmt: skip
-    assert row_info(views).image.tolist() == [4, 9, 4]
-    assert row_info(dataclasses.replace(views, index=torch.arange(3))).image.tolist() == [0, 1, 2]
-
-
 def test_tensorboard_reads_the_same_figures(photos: Path, tiny_yaml: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -300,7 +286,7 @@ def test_tensorboard_reads_the_same_figures(photos: Path, tiny_yaml: Path, tmp_p
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("loss")]
     assert found == [(line["step"], pytest.approx(line["loss"])) for line in read_log(out)]
-    assert {"loss/base", "loss/deposition", "embedding_std", "lr"} <= set(events.Tags()["scalars"])
+    assert {"loss/region", "loss/deposition", "embedding_std", "lr"} <= set(events.Tags()["scalars"])
 
 
 def test_how_regions_are_found_counts_only_where_the_run_finds_them() -> None:

@@ -36,7 +36,7 @@ def regions(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_dataset(data: Path, regions: Path) -> CanvasDataset:
     images, table = open_images(data), read_regions(regions)
     check_regions(table, images)
-    return CanvasDataset(images, table, CanvasConfig(size=40, max_candidates=4, labels=True), seed=5)
+    return CanvasDataset(images, table, CanvasConfig(size=40, max_candidates=4), seed=5, masks=True)
 
 
 def batches(data: Path, regions: Path, workers: int) -> list[str]:
