@@ -33,6 +33,7 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
 from d3ssl.console import say, show_table
+from d3ssl.data.formats import open_picture
 from d3ssl.data.images import read_canvas
 from d3ssl.files import write_json
 
@@ -71,7 +72,7 @@ def soco_view(blur: float, solarize: float) -> transforms.Compose:
 
 
 def decode(path: Path) -> Image.Image:
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return image.convert("RGB")
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-import tifffile
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from d3ssl.data import png, tiff
+from d3ssl.data.formats import DAMAGE, PIL_FORMATS, open_picture
 from d3ssl.data.place import Place, as_place, open_place
 from d3ssl.data.stored import StoredImage, to_eight_bits, upright
 from d3ssl.errors import D3sslError, InputError
@@ -32,22 +30,6 @@ _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ORIENTATION = 0x0112
 _GREY_MODES = ("1", "L", "LA")
-# What decoders raise on damaged data. The list is as long as it is because they check little themselves.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    tifffile.TiffFileError,
-)
 
 
 class TooManyPixels(InputError):
@@ -155,7 +137,7 @@ def _opened(path: Place, max_pixels: int) -> Iterator[StoredImage]:
     with file:
         try:
             stored = _read_header(path, file)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise _damaged(path, error) from error
         except Image.DecompressionBombError as error:
             raise _too_large(path, "by its header", MAX_PIXELS) from error
@@ -168,13 +150,15 @@ def _opened(path: Place, max_pixels: int) -> Iterator[StoredImage]:
 def _decode(path: Place, stored: StoredImage, least_side: int) -> UInt8[np.ndarray, "H W C"]:
     try:
         return stored.decode(least_side)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Place, error: Exception) -> D3sslError:
     reason = " ".join(str(error).replace(str(path), "the file").split()) or type(error).__name__
     remedy = "the file is damaged, incomplete or of an unknown kind; replace it or take it away."
+    if isinstance(error, UnidentifiedImageError):
+        remedy = f"replace it, convert it to one of {', '.join(PIL_FORMATS)} or .npy, or take it away."
     return InputError(f"cannot be read as an image ({reason})", path=path, remedy=remedy)
 
 
@@ -218,7 +202,7 @@ def _open_npy(file: BinaryIO) -> StoredImage:
 
 
 def _open_with_pil(file: BinaryIO) -> StoredImage:
-    image = Image.open(file)
+    image = open_picture(file)
     width, height = image.size
     if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
         orientation = _orientation(image)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from d3ssl.contracts import CanvasBatch, map_tensors
+from d3ssl.data.formats import DAMAGE, open_picture
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.errors import InputError
@@ -155,7 +156,12 @@ class CanvasDataset(Dataset):
         png = self.regions.label_maps[row]
         if png is None:  # an image without any mask among others: its regions count by their boxes
             return np.zeros((self.config.size, self.config.size), dtype=np.uint8)
-        picture = Image.open(io.BytesIO(png)).resize((self.config.size, self.config.size), Image.Resampling.NEAREST)
+        try:
+            picture = open_picture(io.BytesIO(png), ("PNG",))
+            picture = picture.resize((self.config.size, self.config.size), Image.Resampling.NEAREST)
+        except DAMAGE as error:
+            problem = f"the label map of {self.regions.ids[row]} in the regions file cannot be read ({error})"
+            raise InputError(problem, remedy="make the regions file again with d3ssl regions.") from error
         renumber = np.zeros(256, dtype=np.uint8)
         renumber[chosen + 1] = np.arange(1, len(chosen) + 1)
         return renumber[np.asarray(picture)]

@@ -11,10 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from d3ssl.errors import InputError
 from d3ssl.files import full_disk, write_text
+from d3ssl.train.tensorboard import TensorBoardWriter
 
 NAME = "log.jsonl"
 
@@ -27,7 +26,7 @@ class RunLog:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         write_text(path, "".join(f"{line}\n" for line in lines if _step(line, start + 1) <= start))
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # closed by close()
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start + 1) if tensorboard else None
+        self._writer = TensorBoardWriter(run / "tensorboard", start + 1) if tensorboard else None
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Append a line; a figure that is not finite becomes null, as JSON has no such numbers.
@@ -39,14 +38,13 @@ class RunLog:
         with _clear_if_full(Path(self._file.name)):
             self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
         if self._writer:
-            for name, value in figures.items():
-                self._writer.add_scalar(name.replace("loss_", "loss/"), value, step)
+            self._writer.write(step, {name.replace("loss_", "loss/"): value for name, value in figures.items()})
 
     def close(self) -> None:
-        with _clear_if_full(Path(self._file.name)):  # it writes what could not be written before
-            self._file.close()
         if self._writer:
             self._writer.close()
+        with _clear_if_full(Path(self._file.name)):  # it writes what could not be written before
+            self._file.close()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from d3ssl import console
+from d3ssl.data.formats import open_picture
 from d3ssl.data.scenes.config import ScenesConfig
 from d3ssl.data.scenes.objects import Sprite, trim
 from d3ssl.data.scenes.walk import find_pictures
@@ -42,7 +43,7 @@ def read_cutout(path: Path, most: float) -> Sprite:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here; PIL warns about it and about odd metadata
-            with Image.open(path) as image:
+            with open_picture(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise NotUsable("more pixels than allowed")
                 if not image.has_transparency_data:
