@@ -20,6 +20,7 @@ ORDER = (
     "doctor",
     "evaluate",
     "diagnose",
+    "posttrain",
     "export",
     "cli",
 )
