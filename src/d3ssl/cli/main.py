@@ -12,7 +12,7 @@ from d3ssl.errors import D3sslError, nearest
 
 COMMANDS = {
     "quickstart": "see it all in 9 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
-    "scenes": "make images with several objects, in COCO format, procedural or from your cut-outs",
+    "scenes": "make images with several objects: procedural, from cut-outs, or from annotated photographs",
     "shards": "pack images into tar shards, which are read in place wherever images are taken",
     "doctor": "look through a data set before money is spent on it: what would fail, what is biased",
     "regions": "find the regions that stand for objects, once, into a Parquet file",

@@ -60,8 +60,9 @@ class ScenesConfig:
     subfolders, ``file`` where they all lie in ``cutouts`` itself. With ``folder``, files that lie in ``cutouts``
     itself have no class: they are left out with a warning."""
     backgrounds: str | None = None
-    """Folder (searched recursively) of photographs to crop backgrounds from; None: procedural. Folders are dealt to
-    the themes (the photographs of one folder share a theme); where there are fewer folders than themes, files are."""
+    """Folder (searched recursively) of photographs to crop backgrounds from; None: procedural, or with --from
+    DATA's own that do not show the pasted classes. Folders are dealt to the themes (the photographs of one folder share
+    a theme); where there are fewer folders than themes, files are."""
     exclude: tuple[str, ...] = ()
     """Files and subfolders of ``cutouts`` and ``backgrounds`` to leave out: glob patterns, each compared with a name
     (``cartoon``, ``*_dark``) and with the path from the top (``town/flags``). Excluded folders are not opened."""

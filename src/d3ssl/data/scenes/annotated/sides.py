@@ -52,10 +52,9 @@ def open_sides(config: OutOfContextConfig) -> tuple[Side, Side]:
     train, val, _ = _open(config)
     val = _without_twins(train, val)
     top = Path(os.path.commonpath([train.root.absolute(), val.root.absolute()]))
-    names = (tuple(_name(place, top) for place in side.paths) for side in (train, val))
     return (
-        Side(name="train", images=train, photographs=next(names)),
-        Side(name="val", images=val, photographs=next(names)),
+        Side(name="train", images=train, photographs=tuple(_name(place, top) for place in train.paths)),
+        Side(name="val", images=val, photographs=tuple(_name(place, top) for place in val.paths)),
     )
 
 
