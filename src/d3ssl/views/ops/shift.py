@@ -56,9 +56,8 @@ class Shift(Operation):
         masked = None
         if self.carried_by == "mask" and view.labels is not None:
             masked = has_mask(view.labels, slots.distinct.shape[1])
-        images, shown, labels = apply_shift(
-            view.images, keep, view.boxes, slots.distinct, moving, view.labels, masked=masked
-        )
+        known = torch.where(keep, view.images, whole)  # resampling must not mix what a cutout shows into its edges
+        images, shown, labels = apply_shift(known, keep, view.boxes, slots.distinct, moving, view.labels, masked=masked)
         boxes = shift_boxes(view.boxes, slots.distinct, moving, size)
         return dataclasses.replace(view, images=images, keep=shown, labels=labels, boxes=boxes)
 
