@@ -16,6 +16,7 @@ from scipy.ndimage import binary_erosion
 from d3ssl.data.scenes import make_scenes
 from d3ssl.data.sources import open_images
 from tests.data.annotated_shapes import OBJECTS, small, write_backgrounds, write_data
+from tests.data.test_formats import build_voc
 
 SPLITS = ("train", "val", "val_shuffled")
 
@@ -214,6 +215,18 @@ def test_photographs_in_tar_shards_are_copied(tmp_path: Path, data: Path, backgr
     told = {"scenes.json", "manifest.json"}
     assert {name for name in plain if plain[name] != packed[name]} == told
     assert not any(path.is_symlink() for path in (tmp_path / "of_packed").rglob("*"))
+
+
+def test_pascal_voc_by_its_lists_of_images_with_masks(tmp_path: Path, backgrounds: Path) -> None:
+    tree = build_voc(tmp_path)
+    options = {"size": 32, "min_side": 5.0, "min_pixels": 50, "val_images": 4, "backgrounds": str(backgrounds)}
+    data = tree / "ImageSets/Segmentation/train.txt"
+    make_scenes(tmp_path / "out", small(data, train="natural", **options))
+    coco = open_images(tmp_path / "out/train").annotations
+    assert coco is not None and coco.names == ("dog", "person")  # the cats are difficult
+    assert coco.file_names == ("2007_000000.jpg", "2007_000001.jpg")
+    files = split_files(tmp_path / "out")["val"]["files"]
+    assert {name for name in files if name.startswith("DATA")} == {"DATA/2007_000002.jpg", "DATA/2007_000003.jpg"}
 
 
 # ------------------------------------------------------------------------------------------------------------ the same

@@ -68,18 +68,13 @@ def choose_instances(
         if name not in names:
             raise InputError(f"has no class '{name}'", path=sides[0].annotations.path, remedy=nearest(name, names))
     found = [masked_instances(side) for side in sides]
+    used = [name for name in names if name in (config.classes or {names[one.label] for own in found for one in own})]
     chosen = [
-        own if side.name == "train" and config.train == "natural" else _to_cut_out(side, own, config)
+        _chosen(side, [one for one in own if names[one.label] in used], config)
         for side, own in zip(sides, found, strict=True)
     ]
-    used = [name for name in names if name in config.classes or not config.classes]
-    masked = {names[one.label] for own in found for one in own}
-    used = [name for name in used if name in masked or name in config.classes]
-    check_counts(
-        used,
-        {s.name: Counter(names[one.label] for one in own) for s, own in zip(sides, chosen, strict=True)},
-        Path(config.data),
-    )
+    counts = [Counter(names[one.label] for one in own) for own in chosen]
+    check_counts(used, {side.name: own for side, own in zip(sides, counts, strict=True)}, Path(config.data))
     if config.num_classes is not None:
         if config.num_classes > len(used):
             problem = f"num_classes = {config.num_classes}, but there are {len(used)} classes with masks"
@@ -113,17 +108,19 @@ def check_counts(classes: Iterable[str], counts: Mapping[str, Mapping[str, int]]
         raise InputError(problem, path=data, remedy=remedy + f"[{','.join(good[:5])}{',…' if len(good) > 5 else ''}].")
     if any(few.values()):
         problem = f"{data}: classes with fewer than {FEW} usable objects: {_listed(few)}"
-        console.warn(
-            problem, "expect wide intervals; lower --min_side and --min_pixels, or leave them out by --classes."
-        )
+        remedy = "expect wide intervals; lower --min_side and --min_pixels, or leave them out by --classes."
+        console.warn(problem, remedy)
 
 
 def _listed(named: Mapping[str, list[str]]) -> str:
     return "; ".join(f"in {side}: {', '.join(names)}" for side, names in named.items() if names)
 
 
-def _to_cut_out(side: Side, instances: list[Instance], config: OutOfContextConfig) -> list[Instance]:
-    """Those that are large enough, at most ``max_per_class`` of each class."""
+def _chosen(side: Side, instances: list[Instance], config: OutOfContextConfig) -> list[Instance]:
+    """All objects of photographs that are taken as they are; of others those that are large enough, at most
+    ``max_per_class`` of each class."""
+    if side.name == "train" and config.train == "natural":
+        return instances
     own = side.annotations
     by_class: dict[int, list[Instance]] = {}
     for one in instances:
