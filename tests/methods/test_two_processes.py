@@ -13,70 +13,81 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from d3ssl.contracts import View, ViewSet, map_tensors
-from d3ssl.methods import D3ssl, MethodConfig
-from d3ssl.models.network import ModelConfig
+from d3ssl.contracts import ViewSet, map_tensors
+from d3ssl.methods import Learner
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
+from tests.methods.examples import make_learner, make_views, tiny_plan
 
-MODEL = ModelConfig(backbone="test_resnet", roi_size=3, projector_hidden=32, projector_out=16)
 BATCH = 4
+CASES = [("soco", "regression"), ("soco", "info_nce"), ("byol", "info_nce")]
 
 
-def make_views() -> ViewSet:
-    generator = torch.Generator().manual_seed(3)
-    count, slots = 2 * BATCH, 3
+def make_double_views(host: str) -> ViewSet:
+    """Regions of several weights; those of the first image of the second process weigh nothing."""
+    weight = torch.tensor([[1.0, 0.5, 0.5], [1.0, 1.0, 1.0]]).repeat(BATCH, 1)
+    weight[BATCH] = 0.0
+    views = make_views(tiny_plan(host, "DC DP", size=48), 2 * BATCH, 3, weight)
 
-    def view(side: int) -> View:
-        corner = torch.rand(count, slots, 2, generator=generator) * side / 2
-        boxes = torch.cat([corner, corner + side / 3], dim=-1)
-        images = torch.randn(count, 3, side, side, generator=generator)
-        return View(images=images.double(), boxes=boxes.double(), matrix=torch.eye(3).repeat(count, 1, 1))
+    def double(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.double() if tensor.is_floating_point() else tensor
 
-    valid = torch.rand(count, slots, generator=generator) < 0.7
-    valid[:2] = True
-    corner = torch.rand(count, slots, 2, generator=generator) * 30
-    return ViewSet(
-        teacher_x1=view(48), teacher_x2=view(48), student_x1=view(48), student_x2_small=view(24), student_x3=view(48),
-        valid=valid, canvas_boxes=torch.cat([corner, corner + 20], dim=-1), index=torch.arange(count),
-    )  # fmt: skip
+    return map_tensors(views, double)
 
 
-def make_method(objective: str) -> D3ssl:
-    torch.manual_seed(0)
-    return D3ssl(MethodConfig(objective=objective), MODEL).double().train()  # type: ignore[arg-type]
+def make_double_learner(host: str, loss: str) -> Learner:
+    return make_learner(tiny_plan(host, "DC DP", size=48, loss=loss)).double()
 
 
-def gradients(method: D3ssl) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+def gradients(learner: Learner) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
 
 
-def worker(rank: int, port: int, objective: str, folder: str) -> None:
+def worker(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    method = convert_sync_batch_norm(make_method(objective))
-    network = DistributedDataParallel(method)
-    mine = map_tensors(make_views(), lambda tensor: tensor[rank * BATCH : (rank + 1) * BATCH].clone())
-    output = network(mine)
-    output.loss.backward()
-    torch.save({"loss": output.loss.detach(), "gradients": gradients(method)}, Path(folder) / f"{rank}.pt")
+    for host, loss in CASES:
+        learner = convert_sync_batch_norm(make_double_learner(host, loss))
+        network = DistributedDataParallel(learner)
+        whole = make_double_views(host)
+        own = slice(rank * BATCH, (rank + 1) * BATCH)
+        mine = ViewSet(
+            views=map_tensors(whole.views, lambda tensor, own=own: tensor[own].clone()),
+            slots=map_tensors(whole.slots, lambda tensor, own=own: tensor[own].clone()),
+            scale=whole.scale * 2,  # of all rows, times the number of processes
+        )
+        output = network(mine, 0.0)
+        output.loss.backward()
+        found = {"loss": output.loss.detach(), "gradients": gradients(learner)}
+        torch.save(found, Path(folder) / f"{host}-{loss}-{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("objective", ["regression", "info_nce"])
-def test_two_processes_equal_one(objective: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes find for every case."""
+    folder = tmp_path_factory.mktemp("two")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, objective, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined]
-    method = make_method(objective)
-    output = method(make_views())
+    mp.spawn(worker, args=(port, str(folder)), nprocs=2)  # type: ignore[attr-defined]
+    return folder
+
+
+@pytest.mark.parametrize(("host", "loss"), CASES)
+def test_two_processes_equal_one(host: str, loss: str, folder: Path) -> None:
+    learner = make_double_learner(host, loss)
+    output = learner(make_double_views(host), 0.0)
     output.loss.backward()
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    results = [torch.load(folder / f"{host}-{loss}-{rank}.pt", weights_only=True) for rank in range(2)]
     # Each process reports its share of the mean, times the number of processes: their mean is the loss.
-    assert float(output.loss.detach()) == pytest.approx(float(sum(r["loss"] for r in results) / 2), abs=1e-5)
-    expected = gradients(method)
+    assert float(output.loss.detach()) == pytest.approx(float(sum(r["loss"] for r in results) / 2), abs=1e-8)
+    expected = gradients(learner)
     assert results[0]["gradients"].keys() == expected.keys()
     for name, gradient in expected.items():
         for result in results:
             torch.testing.assert_close(result["gradients"][name], gradient, atol=1e-7, rtol=1e-5, msg=name)
+
+
+def test_the_example_has_rows_that_count_differently() -> None:
+    assert make_double_views("soco").slots.weight.unique().tolist() == [0.0, 0.5, 1.0]

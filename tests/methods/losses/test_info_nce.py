@@ -1,34 +1,31 @@
 """InfoNCE over the regions of all processes."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from d3ssl.contracts import RowInfo
-from d3ssl.losses.info_nce import InfoNce, overlaps
+from d3ssl.contracts import Rows
+from d3ssl.errors import InputError
+from d3ssl.methods.losses.info_nce import InfoNce, overlaps
 
-SPLITS = {"uneven": (7, 4), "nothing in the first": (0, 5), "nothing in the second": (6, 0), "nothing": (0, 0)}
 
-
-def make_rows(count: int, seed: int = 0) -> tuple[Tensor, Tensor, RowInfo]:
-    """Several regions an image, of which some overlap, some touch, one is degenerate."""
+def make_rows(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Rows]:
+    """Several regions an image, of which some overlap, some touch, some are degenerate, and of several weights."""
     generator = torch.Generator().manual_seed(seed)
     corner = torch.randint(0, 5, (count, 2), generator=generator) * 10.0
     size = torch.randint(0, 3, (count, 2), generator=generator) * 10.0
     boxes = torch.cat([corner, corner + size], 1)
     student, teacher = torch.randn(2, count, 6, generator=generator)
-    return student, teacher, RowInfo(image=torch.arange(count) // 4, boxes=boxes)
+    weight = torch.tensor([1.0, 0.5, 0.0, 0.25])[torch.randint(0, 4, (count,), generator=generator)]
+    return student, teacher, Rows(image=torch.arange(count) // 4, boxes=boxes, weight=weight)
 
 
-def naive(student: Tensor, teacher: Tensor, rows: RowInfo, temperature: float, max_iou: float) -> list[Tensor]:
+def naive(student: Tensor, teacher: Tensor, rows: Rows, temperature: float, max_iou: float) -> list[Tensor]:
     """The loop of the docstring, in float64."""
 
     def similarity(i: int, j: int) -> Tensor:
@@ -41,7 +38,7 @@ def naive(student: Tensor, teacher: Tensor, rows: RowInfo, temperature: float, m
             iou = box_iou(rows.boxes[i : i + 1].double(), rows.boxes[j : j + 1].double()).nan_to_num(0.0)
             if i == j or (rows.image[i] == rows.image[j] and iou > max_iou):
                 continue
-            others = others + similarity(i, j).exp()
+            others = others + rows.weight[j] * similarity(i, j).exp()
         losses.append(-torch.log(positive / (positive + others)))
     return losses
 
@@ -62,7 +59,8 @@ def test_it_equals_the_naive_loop_with_its_gradient(temperature: float, max_iou:
 
 def test_known_answers() -> None:
     eye = torch.eye(3)
-    apart = RowInfo(image=torch.tensor([0, 1, 2]), boxes=torch.tensor([0.0, 0.0, 9.0, 9.0]).repeat(3, 1))
+    boxes = torch.tensor([0.0, 0.0, 9.0, 9.0]).repeat(3, 1)
+    apart = Rows(image=torch.tensor([0, 1, 2]), boxes=boxes, weight=torch.ones(3))
     expected = -math.log(math.exp(5) / (math.exp(5) + 2))
     torch.testing.assert_close(InfoNce()(eye, eye, apart), torch.full((3,), expected))
     equal = torch.ones(3, 2)
@@ -72,13 +70,13 @@ def test_known_answers() -> None:
 def test_overlapping_regions_of_one_image_are_no_negatives() -> None:
     student, teacher = torch.randn(2, 3, 4)
     boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [5.0, 5.0, 15.0, 15.0], [10.0, 0.0, 20.0, 5.0]])
-    one_image = RowInfo(image=torch.zeros(3, dtype=torch.int64), boxes=boxes)
+    one_image = Rows(image=torch.zeros(3, dtype=torch.int64), boxes=boxes, weight=torch.ones(3))
     losses = InfoNce()(student, teacher, one_image)  # 0 and 1 overlap, the other pairs only touch
     pairs = {0: [2], 1: [2], 2: [0, 1]}
     for i, negatives in pairs.items():
         logits = torch.cosine_similarity(student[i], teacher[[i, *negatives]]) / 0.2
         torch.testing.assert_close(losses[i], logits.logsumexp(0) - logits[0])
-    other_images = RowInfo(image=torch.arange(3), boxes=boxes)
+    other_images = Rows(image=torch.arange(3), boxes=boxes, weight=torch.ones(3))
     apart = InfoNce()(student, teacher, other_images)
     assert (apart[:2] > losses[:2]).all()
     assert apart[2] == losses[2]
@@ -134,31 +132,33 @@ def test_overlap_agrees_with_counting_cells(one: list, other: list, max_iou: flo
             assert bool(found[i, j]) == (shared > max_iou * union)
 
 
-def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    found = {}
-    for name, (first, second) in SPLITS.items():
-        student, teacher, rows = make_rows(first + second)
-        mine = slice(0, first) if rank == 0 else slice(first, None)
-        student = student[mine].clone().requires_grad_()
-        losses = InfoNce()(student, teacher[mine], RowInfo(image=rows.image[mine], boxes=rows.boxes[mine]))
-        losses.sum().backward()
-        found[name] = {"losses": losses.detach(), "gradient": student.grad}
-    torch.save(found, Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+def part_of(rows: Rows, own: slice) -> Rows:
+    return Rows(image=rows.image, boxes=rows.boxes, weight=rows.weight, start=own.start)
 
 
-def test_two_processes_equal_one_with_all_rows(tmp_path: Path) -> None:
-    """Also when the rows of one image lie in both processes, and when a process has none."""
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
-    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for name, split in SPLITS.items():
-        student, teacher, rows = make_rows(sum(split))
-        student.requires_grad_()
-        losses = InfoNce()(student, teacher, rows)
-        losses.sum().backward()
-        assert [part[name]["losses"].shape[0] for part in parts] == list(split)
-        for key, expected in (("losses", losses.detach()), ("gradient", student.grad)):
-            actual = torch.cat([part[name][key] for part in parts])
-            torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5, msg=f"{name}: {key}")
+def test_the_rows_of_one_process_among_those_of_all() -> None:
+    """Two halves give the losses of the whole, and the gradient of their sum is that of the whole."""
+    student, teacher, rows = make_rows(12)
+    whole, halves = student.clone().requires_grad_(), student.clone().requires_grad_()
+    losses = InfoNce()(whole, teacher, rows)
+    parts = [InfoNce()(halves[own], teacher, part_of(rows, own)) for own in (slice(0, 6), slice(6, 12))]
+    torch.testing.assert_close(torch.cat(parts), losses, atol=1e-6, rtol=1e-5)
+    losses.sum().backward()
+    torch.cat(parts).sum().backward()
+    torch.testing.assert_close(whole.grad, halves.grad, atol=1e-6, rtol=1e-5)
+
+
+def test_a_region_that_fills_several_slots_counts_once_as_a_negative() -> None:
+    student, teacher = torch.randn(2, 3, 6)
+    one = Rows(image=torch.arange(3), boxes=torch.ones(3, 4).cumsum(1), weight=torch.ones(3))
+    repeated = torch.tensor([0, 0, 1, 2, 2, 2])
+    weight = torch.tensor([0.5, 0.5, 1.0, 1 / 3, 1 / 3, 1 / 3])
+    many = Rows(image=one.image[repeated], boxes=one.boxes[repeated], weight=weight)
+    losses = InfoNce()(student[repeated], teacher[repeated], many)
+    torch.testing.assert_close(losses, InfoNce()(student, teacher, one)[repeated], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_a_bad_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(InputError, match="temperature"):
+        InfoNce(temperature=temperature)

@@ -2,12 +2,12 @@
 
 import torch
 
-from d3ssl.contracts import RowInfo
-from d3ssl.losses import Regression
+from d3ssl.contracts import Rows
+from d3ssl.methods.losses import Regression
 
 
-def rows(count: int) -> RowInfo:
-    return RowInfo(image=torch.arange(count), boxes=torch.zeros(count, 4))
+def rows(count: int) -> Rows:
+    return Rows(image=torch.arange(count), boxes=torch.zeros(count, 4), weight=torch.ones(count))
 
 
 def test_known_answers() -> None:
