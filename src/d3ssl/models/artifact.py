@@ -20,7 +20,7 @@ from d3ssl.models.torchvision_net import create_torchvision_net
 
 WEIGHTS_NAME = "backbone.safetensors"
 MANIFEST_NAME = "manifest.json"
-_RUN_FILES = ("config.yaml", "checkpoint.pt", "log.jsonl")
+_RUN_FILES = ("config.yaml", "checkpoint.pt", "checkpoint.previous.pt", "log.jsonl")
 
 
 def save_backbone(folder: str | Path, backbone: Backbone, manifest: dict[str, Any]) -> None:
