@@ -79,14 +79,14 @@ class CocoAnnotations:
         rows = self.objects_of[index]
         return ObjectList(boxes=self.boxes[rows], labels=self.labels[rows], crowd=self.crowd[rows], ids=self.ids[rows])
 
-    def masks(self, index: int) -> Bool[np.ndarray, "n H W"]:
-        """The masks of one image's objects, in the order of ``objects(index)``.
+    def masks(self, index: int, places: Sequence[int] | None = None) -> Bool[np.ndarray, "n H W"]:
+        """The masks of one image's objects, or of those at some places, in the order of ``objects(index)``.
 
         Raises:
             InputError: an object has no mask or a damaged one.
         """
         height, width = (int(side) for side in self.sizes[index])
-        rows = self.objects_of[index]
+        rows = self.objects_of[index] if places is None else self.objects_of[index][list(places)]
         masks = np.zeros((len(rows), height, width), dtype=bool)
         for place, row in enumerate(rows):
             try:

@@ -21,6 +21,10 @@ class ObjectMasks(Protocol):
         """Whether every object has a mask."""
         ...
 
+    def has(self, row: int) -> bool:
+        """Whether one object has a mask (which may turn out to be damaged)."""
+        ...
+
     def decode(self, row: int, height: int, width: int) -> Bool[np.ndarray, "H W"]:
         """The mask of one object.
 
@@ -52,6 +56,10 @@ class Masks:
     def complete(self) -> bool:
         """Whether every object has a mask."""
         return int(np.count_nonzero(np.diff(self.object_ends))) + len(self.run_lengths) == len(self.object_ends) - 1
+
+    def has(self, row: int) -> bool:
+        """Whether one object has a mask."""
+        return row in self.run_lengths or bool(self.object_ends[row] < self.object_ends[row + 1])
 
     def decode(self, row: int, height: int, width: int) -> Bool[np.ndarray, "H W"]:
         """The mask of one object.

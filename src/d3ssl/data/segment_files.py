@@ -34,6 +34,10 @@ class SegmentFiles:
         """Whether every object has a file."""
         return bool((self.file_of >= 0).all())
 
+    def has(self, row: int) -> bool:
+        """Whether one object has a file."""
+        return bool(self.file_of[row] >= 0)
+
     def decode(self, row: int, height: int, width: int) -> Bool[np.ndarray, "H W"]:
         """The mask of one object.
 
