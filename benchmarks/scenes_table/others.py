@@ -205,7 +205,7 @@ class Training:
 
     def restore(self) -> None:
         """Continue from RUN/checkpoint.pt, if there is one."""
-        if (self.run / checkpoint.NAME).exists():
+        if checkpoint.exists(self.run):
             state = checkpoint.load(self.run, self.config, self.data_digest)
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])

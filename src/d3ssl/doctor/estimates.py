@@ -229,8 +229,8 @@ def _told(found: dict[str, Any], run: RunConfig, *, timed: bool) -> list[Check]:
 
 
 def _disk(found: dict[str, Any], run: RunConfig) -> Check:
-    """A checkpoint is written beside the last one, so there are two for a while."""
-    needed = 2 * found["checkpoint_bytes"] + found["backbone_bytes"] + 2 * (found.get("regions_bytes") or 0)
+    """A checkpoint is written beside the last one and the one before it, so there are three for a while."""
+    needed = 3 * found["checkpoint_bytes"] + found["backbone_bytes"] + 2 * (found.get("regions_bytes") or 0)
     place = Path.cwd()
     free = shutil.disk_usage(place).free
     found |= {"disk_bytes": needed, "disk_free_bytes": free}

@@ -19,7 +19,7 @@ from d3ssl.models.mapped_net import MapsFunction
 from d3ssl.models.weights_file import read_weights
 
 DEFAULT_BACKBONE = "resnet50"
-_RUN_FILES = ("config.yaml", "checkpoint.pt", "log.jsonl")
+_RUN_FILES = ("config.yaml", "checkpoint.pt", "checkpoint.previous.pt", "log.jsonl")
 
 
 def load_backbone(

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]  # generated when imported
 from tensorboardX.summary import scalar
 
 from d3ssl.console import warn
