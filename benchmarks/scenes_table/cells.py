@@ -19,8 +19,8 @@ import yaml
 
 from benchmarks.scenes_table.budgets import Budget
 from benchmarks.scenes_table.rows import BLURRED, REGIONS, ROWS
-from d3ssl.options import read_recipe
 from d3ssl.files import read_json, write_json
+from d3ssl.options import read_recipe
 from d3ssl.train import read_log, training_seconds
 
 DIAGNOSED = ("context_sensitivity", "position_sensitivity", "neighbour_leakage", "position_r2")

@@ -37,8 +37,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader, Dataset
 
-from d3ssl.options import build, make_parser, parse
-from d3ssl.train.recipe import add_run
 from d3ssl.console import progress, say
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
@@ -47,6 +45,7 @@ from d3ssl.files import make_folder, write_text
 from d3ssl.models.artifact import save_backbone
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
+from d3ssl.options import build, make_parser, parse
 from d3ssl.seeds import derive_seed
 from d3ssl.train import RunConfig, checkpoint
 from d3ssl.train.collapse import embedding_spread
@@ -56,6 +55,7 @@ from d3ssl.train.log import RunLog
 from d3ssl.train.loop import make_backbone
 from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal, choose_device
+from d3ssl.train.recipe import add_run
 from d3ssl.train.schedule import lr_at
 
 QUEUE = 1024

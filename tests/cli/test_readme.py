@@ -76,8 +76,8 @@ def test_recipes_are_there() -> None:
 
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_make_a_configuration(name: str) -> None:
-    from d3ssl.train.recipe import run_config
     from d3ssl.train.config import check
+    from d3ssl.train.recipe import run_config
 
     config = run_config(["--recipe", name, "--data", "d", "--out", "o"])
     check(config, 1)

@@ -16,10 +16,10 @@ from d3ssl.data.sources import open_images
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_json
-from d3ssl.models.artifact import save_backbone
+from d3ssl.models.artifact import save_backbone, save_like_source
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.interpolation import interpolate
-from d3ssl.models.load import load_backbone
+from d3ssl.models.load import load_backbone, start_backbone
 from d3ssl.posttrain.report import write_report
 from d3ssl.posttrain.strength import STRENGTHS, Probes, Retrieval, propose
 from d3ssl.regions.table import RegionTable
@@ -69,16 +69,19 @@ def set_strength(run: str | Path, strength: float) -> Path:
     if not (folder / METRICS).is_file() or not (folder / checkpoint.NAME).is_file():
         remedy = "give the folder of a finished `d3ssl posttrain`, with its checkpoint.pt."
         raise InputError("is not a finished run of posttrain", path=folder, remedy=remedy)
-    learner = checkpoint.read(folder)["learner"]
-    states = [
-        {key.removeprefix(prefix): value for key, value in learner.items() if key.startswith(prefix)}
+    state = checkpoint.read(folder)
+    start, end = (
+        {key.removeprefix(prefix): value for key, value in state["learner"].items() if key.startswith(prefix)}
         for prefix in ("teacher.backbone.net.", "student.backbone.net.")
-    ]
-    network = load_backbone(folder)
-    network.net.load_state_dict(interpolate(*states, strength))
-    save_backbone(folder, network, read_json(folder / "manifest.json") | {"strength": strength, "weights_sha256": None})
+    )
+    manifest, model = read_json(folder / "manifest.json"), state["config"]["model"]
+    if manifest.get("library") == "module":
+        remedy = "interpolate the state dicts yourself: d3ssl.models.interpolate."
+        raise InputError("the run trained a module given from Python", path=folder, remedy=remedy)
+    network = start_backbone(model["backbone"], model["weights"], manifest["in_channels"]).eval()
+    network.net.load_state_dict(interpolate(start, end, strength))
+    _export(folder, network, {key: manifest[key] for key in manifest if key != "weights_sha256"}, strength)
     write_json(folder / METRICS, read_json(folder / METRICS) | {"strength": strength})
-    say(f"strength {strength:g}: {folder / 'backbone.safetensors'}")
     return folder
 
 
@@ -109,9 +112,19 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
             warn(f"no diagnosis of the {name}: {error.problem}")
     write_json(run / METRICS, found)
     write_report(run / "report.html", found, start, network, batches[:1], size)
-    save_backbone(run, network, manifest_of(config, trainer, data_digest) | {"strength": chosen})
     say(_verdict(chosen, frontier))
-    say(f"backbone: {run / 'backbone.safetensors'}   report: {run / 'report.html'}")
+    say(f"report: {run / 'report.html'}")
+    _export(run, network, manifest_of(config, trainer, data_digest), chosen)
+
+
+def _export(run: Path, network: Backbone, manifest: dict[str, Any], strength: float) -> None:
+    """The backbone for d3ssl and timm, and the weights in the form in which they came, for whatever loaded them."""
+    ending = ".pth" if network.source.format == "torch.save" else ".safetensors"
+    save_like_source(network, run / f"weights{ending}")
+    save_backbone(run, network, manifest | {"strength": strength})
+    say(
+        f"strength {strength:g}: {run / 'backbone.safetensors'}; drop-in for the start's file: {run / f'weights{ending}'}"
+    )
 
 
 def _verdict(chosen: float, frontier: list[Retrieval]) -> str:
