@@ -122,9 +122,8 @@ def _export(run: Path, network: Backbone, manifest: dict[str, Any], strength: fl
     ending = ".pth" if network.source.format == "torch.save" else ".safetensors"
     save_like_source(network, run / f"weights{ending}")
     save_backbone(run, network, manifest | {"strength": strength})
-    say(
-        f"strength {strength:g}: {run / 'backbone.safetensors'}; drop-in for the start's file: {run / f'weights{ending}'}"
-    )
+    written = f"{run / 'backbone.safetensors'}, and {run / f'weights{ending}'} in the form of the start's weights"
+    say(f"strength {strength:g}: {written}")
 
 
 def _verdict(chosen: float, frontier: list[Retrieval]) -> str:
