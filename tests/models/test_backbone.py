@@ -272,6 +272,8 @@ def test_backbone_is_a_module_with_the_network_inside() -> None:
     backbone = create_backbone("test_resnet.r160_in1k")
     assert isinstance(backbone, Backbone)
     images = torch.randn(2, 3, 64, 64)
-    assert all(torch.equal(one, other) for one, other in zip(backbone.eval()(images), backbone.maps(images), strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(backbone.eval()(images), backbone.maps(images), strict=True)
+    )
     assert backbone.input_size == 160
     assert {name.split(".")[0] for name, _ in backbone.named_parameters()} == {"net"}
