@@ -192,8 +192,7 @@ def _keep_output(store: dict[str, Tensor], name: str) -> Any:
 
 def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in_channels: int) -> Layout:
     """Maps by ``forward_intermediates``; a network that refuses a tiny image is limited to its own size."""
-    config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
-    own_size = tuple(config.get("input_size", (3, 224, 224)))[-2:]
+    own_size = _own_size(net)
     problem: Exception | None = None
     for size in ((2 * stride, 3 * stride), own_size):
         try:
@@ -217,3 +216,11 @@ def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in
         )
     remedy = "choose a CNN with feature maps or a ViT, for example resnet18 or vit_small_patch16_224."
     raise InputError(f"the timm network '{name}' gives no feature maps ({problem})", remedy=remedy) from problem
+
+
+def _own_size(net: nn.Module) -> tuple[int, int]:
+    """Height and width that the network was made for, px."""
+    config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
+    own: Any = getattr(getattr(net, "patch_embed", None), "img_size", None)
+    height, width = own or tuple(config.get("input_size", (3, 224, 224)))[-2:]
+    return int(height), int(width)

@@ -182,15 +182,18 @@ def wrap_torchvision(model: nn.Module, name: str) -> TorchvisionNet | Torchvisio
 
 def torchvision_name(model: nn.Module) -> str | None:
     """The name of the network with the same keys and shapes, whatever its number of classes; None: there is none."""
-    own = _shapes(model)
+    own, size = _shapes(model), sum(value.numel() for value in model.parameters())
     home = type(model).__module__
-    for name in list_models(torchvision.models):
-        if get_model_builder(name).__module__ != home:
-            continue
+    relatives = [name for name in list_models(torchvision.models) if get_model_builder(name).__module__ == home]
+    for name in sorted(relatives, key=lambda name: abs(_num_parameters(name) - size)):
         with torch.device("meta"):
             if _shapes(get_model(name, **_init_options(name, False))) == own:
                 return name
     return None
+
+
+def _num_parameters(name: str) -> int:
+    return int(get_model_weights(name)["DEFAULT"].meta["num_params"])
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:
