@@ -24,9 +24,7 @@ def run(argv: Sequence[str]) -> None:
         ),
         usage="B … [--data DATA] --out DIR [options]",
     )
-    what = (
-        "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; several are compared"
-    )
+    what = "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; several are compared"
     parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     parser.add_argument("--data", type=str | None, default=None, help="COCO data with masks; none: procedural objects")
     parser.add_argument("--out", type=str, required=True, help="folder for report.html, diagnosis.json and probes.png")

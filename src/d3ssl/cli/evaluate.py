@@ -79,9 +79,7 @@ def _run_task(task: str, argv: Sequence[str]) -> None:
         ),
         usage="B … --data DATA --out DIR [options]",
     )
-    what = (
-        "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; several are compared"
-    )
+    what = "B: run folder, exported file, timm:NAME[:pretrained|:FILE] or torchvision:NAME…; several are compared"
     parser.add_argument("--backbone", type=str, action="append", required=True, help=what)
     listed = "another backbone to measure beside it, or `random`: the same network with random weights; may be repeated"
     parser.add_argument("--baseline", type=str, action="append", default=[], help=listed)
