@@ -39,7 +39,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     own = [other for other in known if group and other.startswith(f"{group}.")]
     if own:
         close = _closest(last, {other[len(group) + 1 :]: other for other in own}, 0.5)
-        close = close or _closest(last, {other.rpartition(".")[2]: other for other in known}, 0.8)
+        close = close or _closest(last, {other.rpartition(".")[2]: other for other in reversed(known)}, 0.8)
     else:
         close = _closest(name, {other: other for other in known}, 0.5)
     return (f"did you mean '{close}'? " if close else "") + f"Known: {first_names(own or known, 30)}."

@@ -59,7 +59,7 @@ class CollapseWatch:
         return (
             f"the embeddings are collapsing: at step {step} their spread is {spread:.3f} (1 = uniform, 0 = all equal), "
             f"below {self.threshold} for {self.low_checks} checks in a row\n"
-            "  What to do: stop, lower --optimizer.lr or lengthen --schedule.warmup_steps, raise "
-            "--method.teacher_momentum, keep --method.predictor true; --method.objective info_nce cannot collapse to "
-            "one point."
+            "  What to do: stop, lower --optimizer.lr or lengthen --schedule.warmup_steps, raise the teacher's "
+            "--host.momentum, keep the predictor; --host.loss info_nce, where the host has it, cannot collapse to one "
+            "point."
         )
