@@ -62,7 +62,7 @@ def test_postscript_as_a_label_map_is_one_clear_error(tmp_path: Path) -> None:
     dataset = CanvasDataset(images, regions, CanvasConfig(size=32), 0, masks=True)
     found = dataset[0]
     assert isinstance(found, InputError)
-    assert "label map of a" in str(found) and "d3ssl regions" in str(found)
+    assert "label map of a" in str(found) and "no kind that is read: PNG" in str(found)
 
 
 @pytest.mark.parametrize("kind", PIL_FORMATS)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import tifffile
 from PIL import Image, UnidentifiedImageError
@@ -33,7 +34,7 @@ DAMAGE = (
 )
 
 
-def open_picture(file: str | Path | IO[bytes], formats: tuple[str, ...] = PIL_FORMATS) -> Image.Image:
+def open_picture(file: str | Path | BinaryIO | BytesIO, formats: tuple[str, ...] = PIL_FORMATS) -> Image.Image:
     """Open a picture of one of the formats; pixels are read later, as by ``Image.open``.
 
     Raises:

@@ -7,6 +7,7 @@ import numpy as np
 from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent
 from d3ssl.errors import InputError
+from d3ssl.regions.annotations import count_without_mask
 from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import RunConfig
 
@@ -19,14 +20,15 @@ def check_region_choice(images: ImageSet, run: RunConfig) -> list[Check]:
             check_regions(table, images)
         except InputError as error:
             return [_fail(str(error).splitlines()[0], error.remedy or "")]
-        return [_labels(run, all(png is not None for png in table.label_maps)), _amounts(images, table)]
+        return [_labels(run, any(png is not None for png in table.label_maps)), _amounts(images, table)]
     method, annotations = run.proposals.method, images.annotations
     if method == "annotations" and annotations is None:
         remedy = "give data with objects, or choose another --proposals.method."
         return [_fail("proposals.method is annotations, but these images have none.", remedy)]
     has_maps = method != "selective-search" and run.proposals.label_maps
     if method == "annotations" and annotations is not None:
-        has_maps = has_maps and annotations.has_masks
+        lacking, count = count_without_mask(annotations)
+        has_maps = has_maps and lacking < max(count, 1)
     return [_labels(run, has_maps)]
 
 

@@ -24,6 +24,7 @@ from d3ssl.data.place import file_bytes
 from d3ssl.data.processes import end_with_parent, num_cores
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest
+from d3ssl.regions.annotations import count_without_mask
 from d3ssl.regions.cluster import work_on_cluster
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.find import compile_method, encode_png, find_in_file
@@ -59,6 +60,7 @@ def compute_regions(
     wanted = {"params": config.parameters(), "data_digest": images.digest(), "d3ssl": d3ssl.__version__}
     if config.method == "annotations":
         wanted["objects_digest"] = _objects_digest(images, range(len(images)))
+        _say_without_mask(images, config)
     finished = _finished(out, wanted)
     if finished is not None:
         say(f"{out} holds these regions already")
@@ -69,6 +71,13 @@ def compute_regions(
     shutil.rmtree(folder, ignore_errors=True)
     say(f"{out}: {sum(map(len, table.boxes))} regions of {len(table)} images")
     return table
+
+
+def _say_without_mask(images: ImageSet, config: RegionsConfig) -> None:
+    assert images.annotations is not None
+    lacking, count = count_without_mask(images.annotations)
+    if lacking and config.label_maps:
+        say(f"{lacking} of {count} objects have no mask: kept as boxes")
 
 
 def _finished(out: Path, wanted: dict[str, object]) -> RegionTable | None:
@@ -129,7 +138,7 @@ def _objects_digest(images: ImageSet, indices: range) -> str:
     """Identifies all that the annotations say of some images and that their regions depend on."""
     annotations = images.annotations
     assert annotations is not None
-    found: list[bytes] = [str(annotations.has_masks).encode()]
+    found = [b"True" if annotations.has_masks else b"masks of some"]  # "False" was: the masks of some are left out
     for index in indices:
         objects = annotations.objects(index)
         arrays = (annotations.sizes[index], objects.boxes, objects.ids, objects.crowd)

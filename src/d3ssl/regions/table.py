@@ -47,8 +47,8 @@ class RegionTable:
     boxes: Sequence[np.ndarray]
     """For every image (r, 4) float32: xyxy, px of the original image, inside it, at least one."""
     label_maps: Sequence[bytes | None]
-    """PNG of 8 bits at the computed size: value r + 1 belongs to box r, 0 to none; a region may be hidden behind
-    others. None: the regions are boxes."""
+    """PNG of 8 bits at the computed size: value r + 1 belongs to box r, 0 to none; a region may have no pixels: it is
+    hidden behind others, or an annotated object without a mask. None: the regions are boxes."""
     metadata: dict[str, Any]
     """``method``, ``params``, ``data_digest`` (of the image set), ``digest`` (of the regions), ``skipped`` (id → why an
     image is missing here), ``d3ssl`` (version)."""

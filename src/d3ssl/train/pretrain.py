@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.loader import CanvasDataset
+from d3ssl.train.lock import lock_run
 from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
@@ -70,21 +72,37 @@ def pretrain(
     run = Path(config.out)
     images = open_images(config.data)
     try_parts(config, len(images), backbone)
-    _claim(run, resume)
-    regions = _regions(config, images, run)
+    with _claim(run, resume):
+        # Nothing of the run is written before its checkpoint is found to fit.
+        state = checkpoint.load(run, config) if resume and checkpoint.exists(run) else None
+        return _train(config, images, run, device, state, measure, backbone, finish or _write_backbone)
+
+
+def _train(
+    config: RunConfig,
+    images: ImageSet,
+    run: Path,
+    device: torch.device,
+    state: dict[str, Any] | None,
+    measure: BackboneMeasure | None,
+    backbone: Backbone | None,
+    finish: Finish,
+) -> Path:
+    """``pretrain`` in a folder that is its own, from a checkpoint if there is one."""
+    regions = _regions(config, images, run, state)
     with StopSignal() as stop, process_group(device):
         dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks)
-        data_digest = digest(images.digest(), str(regions.metadata.get("digest", "")))
+        data_digest = _data_digest(images, regions)
         _check_same(data_digest)
         trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device, backbone)
-        if resume and (run / checkpoint.NAME).exists():
-            trainer.restore(checkpoint.load(run, config, data_digest))
+        if state is not None:
+            trainer.restore(state)
         if rank() == 0:
             write_text(run / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
             describe(config, trainer)
         finished = trainer.run(run, stop, data_digest, measure)
         if finished and rank() == 0:
-            (finish or _write_backbone)(run, config, trainer, data_digest, regions)
+            finish(run, config, trainer, data_digest, regions)
         barrier()
     if not finished:
         say(f"stopped at step {trainer.step} of {trainer.steps}; continue with --resume")
@@ -92,20 +110,21 @@ def pretrain(
     return run
 
 
-def _claim(run: Path, resume: bool) -> None:
-    """Refuse to write into a folder which holds another run."""
+@contextmanager
+def _claim(run: Path, resume: bool) -> Iterator[None]:
+    """Refuse to write into a folder which holds another run, or into which another training writes."""
     if resume and not run.is_dir():
         raise InputError("there is no run to resume", path=run, remedy="check --out, or leave out --resume.")
-    if (
-        not resume
-        and torchrun_rank()[0] == 0
-        and any((run / name).exists() for name in ("config.yaml", checkpoint.NAME))
-    ):
-        raise InputError("holds a run already", path=run, remedy="continue it with --resume, or choose another --out.")
     make_folder(run)
-    if torchrun_rank()[0] == 0:
-        for torn in run.glob(f".{checkpoint.NAME}.*.tmp"):  # of a process killed while it saved
-            torn.unlink(missing_ok=True)
+    with lock_run(run) if torchrun_rank()[0] == 0 else nullcontext():
+        names = ("config.yaml", checkpoint.NAME, checkpoint.PREVIOUS)
+        if not resume and torchrun_rank()[0] == 0 and any((run / name).exists() for name in names):
+            remedy = "continue it with --resume, or choose another --out."
+            raise InputError("holds a run already", path=run, remedy=remedy)
+        if torchrun_rank()[0] == 0:
+            for torn in run.glob(f".{checkpoint.NAME}.*.tmp"):  # of a process killed while it saved
+                torn.unlink(missing_ok=True)
+        yield
 
 
 def try_parts(config: RunConfig, num_images: int, backbone: Backbone | None = None) -> None:
@@ -135,16 +154,35 @@ def _check_same(data_digest: str) -> None:
         raise InputError("the processes read different images or regions", remedy=remedy)
 
 
-def _regions(config: RunConfig, images: ImageSet, run: Path) -> RegionTable:
-    """The given regions file, or RUN/regions.parquet, computed by the first process while the others wait for it."""
+def _data_digest(images: ImageSet, regions: RegionTable) -> str:
+    return digest(images.digest(), str(regions.metadata.get("digest", "")))
+
+
+def _regions(config: RunConfig, images: ImageSet, run: Path, state: dict[str, Any] | None) -> RegionTable:
+    """The given regions file, or RUN/regions.parquet, computed by the first process while the others wait for it.
+
+    Args:
+        state: the checkpoint that the run continues from; the regions are those that it was trained with.
+    """
     path = Path(config.regions) if config.regions is not None else run / "regions.parquet"
-    if config.regions is None and torchrun_rank()[0] == 0:
+    is_made = state is not None and _is_readable(path)
+    if config.regions is None and torchrun_rank()[0] == 0 and not is_made:
         compute_regions(images, config.proposals, path)
     while config.regions is None and not path.exists():  # torchrun ends this process if the first one fails
         time.sleep(0.5)
     table = read_regions(path)
+    if state is not None:
+        checkpoint.check_data(run, state, _data_digest(images, table))
     check_regions(table, images)
     return table
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        read_regions(path)
+    except InputError:
+        return False
+    return True
 
 
 def _write_backbone(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, regions: RegionTable) -> None:
