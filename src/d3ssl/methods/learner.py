@@ -94,6 +94,8 @@ class Learner(nn.Module):
                 if o.shares is None
             }
         )
+        first = next(iter(plan.objectives))  # which shares with none
+        self._watched = first, next(plan.pairs()).student
         read = {view: [] for view in plan.used_views}
         self._student_heads, self._teacher_heads = dict(read), {view: [] for view in read}
         for name, objective in plan.objectives.items():
@@ -133,8 +135,8 @@ class Learner(nn.Module):
                 losses = objective.loss(predicted[pair.student][head], targets[pair.teacher][head], rows)
                 part = part + pair.weight * _mean(losses, objective, views)
             total, parts[f"loss_{name}"] = total + part, part.detach()
-        first = next(iter(self.plan.objectives))  # which shares with none
-        watched = projected[next(self.plan.pairs()).student][first].detach()
+        first, view = self._watched
+        watched = projected[view][first].detach()
         is_region = self.plan.objectives[first].reader.rows == "region"
         counted = views.slots.distinct.flatten() if is_region else torch.ones_like(watched[:, 0], dtype=torch.bool)
         return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry={})
