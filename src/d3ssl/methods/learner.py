@@ -93,6 +93,8 @@ class Learner(nn.Module):
                 if o.shares is None
             }
         )
+        first = next(iter(plan.objectives))  # which shares with none
+        self._watched = first, next(plan.pairs()).student
         read = {view: [] for view in plan.used_views}
         self.student_heads, self.teacher_heads = dict(read), {view: [] for view in read}
         """View → what each network reads of it."""
@@ -154,8 +156,8 @@ class Learner(nn.Module):
                 losses = objective.loss(student - centre, teacher - centre, rows)
                 part = part + pair.weight * _mean(losses, objective, views)
             total, parts[f"loss_{name}"] = total + part, part.detach()
-        first = next(iter(self.plan.objectives))  # which shares with none
-        watched = projected[next(self.plan.pairs()).student][first].detach()
+        first, view = self._watched
+        watched = projected[view][first].detach()
         is_region = self.plan.objectives[first].reader.rows == "region"
         counted = views.slots.distinct.flatten() if is_region else torch.ones_like(watched[:, 0], dtype=torch.bool)
         return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry=carry)
