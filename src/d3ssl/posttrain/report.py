@@ -95,7 +95,7 @@ def draw_similarity(start: Backbone, end: Backbone, batch: CanvasBatch, size: in
     for column, network in ((1, start), (2, end)):
         maps = network.eval().maps(view.images)[-1]
         for row in range(shown):
-            grid[row, column].imshow(_similarity(maps, row, middle[row] / size), vmin=0, vmax=1, cmap="viridis")
+            grid[row, column].imshow(_similarity(maps, row, middle[row] / size).numpy(), vmin=0, vmax=1, cmap="viridis")
     mean, std = (view.images.new_tensor(own)[:, None, None] for own in (start.mean, start.std))
     for row in range(shown):
         picture = (view.images[row] * std + mean).clamp(0, 1)
