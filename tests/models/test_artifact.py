@@ -13,14 +13,14 @@ import torch
 from d3ssl.errors import CheckpointError, D3sslError, InputError
 from d3ssl.models import load_backbone, save_backbone
 from d3ssl.models.backbone import create_backbone
-from d3ssl.models.network import ModelConfig, RegionNetwork
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A finished run's folder."""
-    model = ModelConfig(backbone="test_resnet", roi_size=4, projector_hidden=8, projector_out=4)
-    save_backbone(tmp_path / "run", RegionNetwork(model).backbone, {"input_size": 64, "steps": 3})
+    backbone = create_backbone("test_resnet")
+    backbone.roi_size = 4
+    save_backbone(tmp_path / "run", backbone, {"input_size": 64, "steps": 3})
     return tmp_path / "run"
 
 

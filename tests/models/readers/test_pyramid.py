@@ -1,12 +1,14 @@
 """The FPN region path."""
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
 from d3ssl.errors import InputError
-from d3ssl.models.fpn import FpnPath, level_of
+from d3ssl.models.readers.pyramid import FpnPath, level_of
 
 CHANNELS, STRIDES = [3, 4, 6, 8, 10], [2, 4, 8, 16, 32]
 
@@ -26,7 +28,6 @@ BOXES = torch.tensor(
         [[0.0, 0.0, 224.0, 224.0], [3.0, 4.0, 51.0, 52.0], [0.0, 0.0, 0.0, 0.0]],
     ]
 )
-VALID = torch.tensor([[True, False, True], [True, True, False]])
 
 
 def test_levels_of_known_boxes() -> None:
@@ -40,9 +41,9 @@ def test_levels_of_known_boxes() -> None:
 
 def test_regions_are_read_from_their_own_level_as_torchvision_reads_them() -> None:
     path, maps = make_path().eval(), make_maps()
-    found = path.region_maps(maps, BOXES, VALID)
+    found = path.region_maps(maps, BOXES)
     pyramid = list(path.pyramid({f"p{i}": m for i, m in enumerate(maps[1:], 2)}).values())
-    for row, (image, slot) in enumerate(VALID.nonzero().tolist()):
+    for row, (image, slot) in enumerate(itertools.product(range(2), range(3))):
         level = int(level_of(BOXES)[image, slot])
         rois = [BOXES[image, slot][None]]
         stride = STRIDES[1 + level]
@@ -54,29 +55,18 @@ def test_shape_and_gradient_of_the_default_path() -> None:
     path = FpnPath([8, 16, 32, 64], [4, 8, 16, 32])
     maps = [torch.randn(2, c, 64 // s, 64 // s) for c, s in zip([8, 16, 32, 64], [4, 8, 16, 32], strict=True)]
     boxes = torch.tensor([[[2.0, 3.0, 30.0, 40.0]], [[8.0, 1.0, 60.0, 50.0]]])
-    features = path(maps, boxes, torch.ones(2, 1, dtype=torch.bool))
+    features = path(maps, boxes)
     assert features.shape == (2, 1024)
     assert (features >= 0).all()
     features.sum().backward()
     assert all(p.grad is not None for p in path.parameters()), "DDP waits for every parameter"
 
 
-def test_order_and_padding_do_not_matter() -> None:
+def test_the_order_of_images_and_regions_is_that_of_the_rows() -> None:
     path, maps = make_path().eval(), make_maps()
-    features = path(maps, BOXES, VALID)
-    other = BOXES.clone()
-    other[~VALID] = torch.tensor([7.0, 7.0, 100.0, 90.0])
-    assert torch.equal(path(maps, other, VALID), features)
-    flipped = path([m.flip(0) for m in maps], BOXES.flip(0), VALID.flip(0))
-    torch.testing.assert_close(flipped, torch.cat([features[2:], features[:2]]), atol=1e-6, rtol=1e-5)
-
-
-def test_no_regions_still_carry_a_gradient() -> None:
-    path = make_path().eval()
-    features = path(make_maps(), BOXES, torch.zeros_like(VALID))
-    assert features.shape == (0, 12)
-    features.sum().backward()
-    assert all(p.grad is not None and not p.grad.any() for p in path.parameters())
+    features = path(maps, BOXES)
+    flipped = path([m.flip(0) for m in maps], BOXES.flip(0, 1))
+    torch.testing.assert_close(flipped, features.flip(0), atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("strides", [[16], [8, 16, 32], [4, 8, 16, 16]])
