@@ -31,7 +31,7 @@ def test_the_nearest_architecture_is_named(tmp_path: Path) -> None:
     wrong = (
         r"does not fit timm's 'resnet18'.*unexpected keys \(layer1.2.bn1.bias, .*; these look like weights of resnet34"
     )
-    fails("timm:resnet18", path, resnet34, rf"{wrong}net34\n.*load them as timm:resnet34:{path}\.")
+    fails("timm:resnet18", path, resnet34, rf"{wrong}\n.*load them as timm:resnet34:{path}\.")
     fails("timm:resnet18", path, {f"module.backbone.{key}": value for key, value in resnet34.items()}, "of resnet34")
     fails("torchvision:resnet18", path, resnet34, r"these look like weights of resnet34\n.*torchvision:resnet34")
 

@@ -95,7 +95,7 @@ def test_a_network_of_torchvision(tmp_path: Path) -> None:
 
 
 def test_a_network_that_its_name_does_not_make_is_a_module(tmp_path: Path) -> None:
-    changed = timm.create_model("test_resnet", act_layer=nn.Tanh)
+    changed = timm.create_model("test_resnet", act_layer=nn.LeakyReLU)
     odd = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1, 1, 1, 1])
     for net, name in ((changed, "test_resnet"), (odd, "ResNet")):
         backbone = load_backbone(net)

@@ -8,13 +8,14 @@ from torch import nn
 
 from d3ssl.errors import InputError
 from d3ssl.models.backbone import Backbone, Library, create_backbone
-from d3ssl.models.lookalike import classifier_layers, shapes_of, without_classifier
+from d3ssl.models.lookalike import classifier_layers, library_shapes, shapes_of, without_classifier
 from d3ssl.models.mapped_net import HOW_TO_PASS, MappedNet, MapsFunction
 from d3ssl.models.torchvision_net import (
     create_torchvision_model,
     torchvision_name,
     wrap_torchvision,
 )
+from d3ssl.seeds import torch_generator
 
 _ONLY_FEATURES = (FeatureGetterNet, FeatureHookNet, FeatureListNet)
 """What ``timm.create_model(..., features_only=True)`` gives: calling it gives its maps."""
@@ -49,23 +50,26 @@ def backbone_of_module(module: nn.Module, maps: MapsFunction | None, in_channels
 
 def remakes(backbone: Backbone, library: Library, name: str) -> bool:
     """Whether the library makes a network by this name that takes the backbone's weights and gives the same maps."""
-    try:
-        twin = make_backbone(library, name, backbone.in_channels, seed=0)
-    except InputError:
+    weights = backbone.named_weights()
+    own = {key: weights[key] for key in without_classifier(weights, classifier_layers(backbone.net))}
+    found = library_shapes(f"{library}:{name}", backbone.in_channels)  # spares making most of those that do not fit
+    if found is not None and {key: found[0][key] for key in without_classifier(*found)} != shapes_of(own):
         return False
-    own, theirs = backbone.named_weights(), twin.named_weights()
-    own = {key: own[key] for key in without_classifier(own, classifier_layers(backbone.net))}
-    if shapes_of(own) != shapes_of(theirs):
-        return False
-    twin.net.load_state_dict(own)
-    twin.to(next(backbone.parameters()).device).eval()
     modes = {module: module.training for module in backbone.modules()}
     side = max(backbone.strides) * 2
-    images = torch.randn(1, backbone.in_channels, *(backbone.layout.fixed_size or (side, side)))
-    with torch.no_grad():
-        maps, others = backbone.eval().maps(images), twin.maps(images)
-    for module, training in modes.items():
-        module.training = training
+    size = backbone.layout.fixed_size or (side, side)
+    images = torch.randn(1, backbone.in_channels, *size, generator=torch_generator("probe"))
+    images = images.to(next(backbone.parameters()).device)
+    try:
+        twin = make_backbone(library, name, backbone.in_channels, seed=0)
+        twin.net.load_state_dict(own)
+        with torch.no_grad():
+            maps, others = backbone.eval().maps(images), twin.to(images.device).eval().maps(images)
+    except (InputError, RuntimeError):
+        return False
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return len(maps) == len(others) and all(
         one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
         for one, other in zip(maps, others, strict=True)

@@ -11,7 +11,10 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, list_models
+from torchvision.models import list_models
+
+from d3ssl.errors import InputError
+from d3ssl.models.torchvision_net import BEHIND, create_torchvision_model
 
 _KNOWN: dict[str, tuple[str, ...]] = {
     "layer1.0.conv1.weight": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"),
@@ -112,16 +115,30 @@ def _home(name: str, library: str) -> str:
     return "torchvision" if library == "torchvision" and name in list_models(torchvision.models) else "timm"
 
 
-def _likeness(shapes: Shapes, spec: str) -> float:
-    """Tensors of the same name and shape ÷ tensors in either; classifiers do not count."""
+def library_shapes(spec: str, in_channels: int = 3) -> tuple[dict[str, tuple[int, ...]], tuple[str, ...]] | None:
+    """Shapes by key of a library's network, which is made without memory, and the names of its classifier's layers.
+
+    None: there is no such network, or its initialisation needs values, which the meta device has not.
+    """
     library, _, name = spec.partition(":")
     try:
         with torch.device("meta"):
-            net = get_model(name) if library == "torchvision" else timm.create_model(name)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError, KeyError):
-        return 0.0  # its initialisation needs values, which this device has not
-    own = shapes_of(net.state_dict())
-    classifier = ("classifier", "fc", "head", "heads") if library == "torchvision" else classifier_layers(net)
+            net = (
+                create_torchvision_model(name, pretrained=False, seed=None)
+                if library == "torchvision"
+                else timm.create_model(name, in_chans=in_channels)
+            )
+    except (InputError, RuntimeError, NotImplementedError, TypeError, ValueError, KeyError):
+        return None
+    return shapes_of(net.state_dict()), BEHIND if library == "torchvision" else classifier_layers(net)
+
+
+def _likeness(shapes: Shapes, spec: str) -> float:
+    """Tensors of the same name and shape ÷ tensors in either; classifiers do not count."""
+    found = library_shapes(spec)
+    if found is None:
+        return 0.0
+    own, classifier = found
     prefix = find_prefixes(shapes, own)[0][0]
     theirs = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     one = {(key, own[key]) for key in without_classifier(own, classifier)}
