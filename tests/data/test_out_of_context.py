@@ -112,7 +112,7 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for index, path in enumerate(images.paths):
         assert isinstance(path, Path)
         pixels, masks = np.asarray(Image.open(path)).astype(float), images.annotations.masks(index)
-        free = eroded(~masks.any(0))
+        free = eroded(~masks.any(axis=0))
         for mask, label in zip(masks, images.annotations.objects(index).labels, strict=True):
             inside = eroded(mask)
             if inside.any():
