@@ -66,7 +66,9 @@ def write_backgrounds(folder: Path, size: tuple[int, int] = (90, 120), count: in
     folder.mkdir()
     for name, colour in BACKGROUNDS.items():
         for number in range(count):
-            Image.fromarray(noisy(np.add(colour, brightness), size, rng)).save(folder / f"{name}{number}.png")
+            Image.fromarray(noisy([value + brightness for value in colour], size, rng)).save(
+                folder / f"{name}{number}.png"
+            )
     return folder
 
 

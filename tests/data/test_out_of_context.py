@@ -100,7 +100,7 @@ def test_what_an_image_is_made_of_is_what_its_annotations_show(pasted: Path, dat
 # ----------------------------------------------------------------------------------------------------- what can be read
 
 
-def eroded(mask: np.ndarray) -> np.ndarray:
+def eroded(mask: Any) -> np.ndarray:
     return np.asarray(binary_erosion(mask, iterations=2))
 
 
@@ -112,7 +112,7 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for index, path in enumerate(images.paths):
         assert isinstance(path, Path)
         pixels, masks = np.asarray(Image.open(path)).astype(float), images.annotations.masks(index)
-        free = eroded(~masks.any(0))
+        free = eroded(np.logical_not(masks.any(axis=0)))
         for mask, label in zip(masks, images.annotations.objects(index).labels, strict=True):
             inside = eroded(mask)
             if inside.any():

@@ -106,10 +106,10 @@ def name_classes(
     return tuple(path.parent.as_posix() if len(path.parts) > 1 else None for path in paths)
 
 
-def draw_classes(names: Sequence[str], count: int, seed: int) -> list[str]:
+def draw_classes(names: list[str], count: int, seed: int) -> list[str]:
     """Some of the classes at random, in their order."""
     chosen = numpy_generator(seed, "classes").permutation(len(names))[:count]
-    return [names[number] for number in sorted(chosen)]
+    return [names[number] for number in sorted(chosen.tolist())]
 
 
 class SpriteObjects:

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from d3ssl import console
 from d3ssl.data.place import Member, Place, open_place
 from d3ssl.data.scenes.annotated.instances import Instance
@@ -34,7 +36,7 @@ def write_natural(
         for image, group in groupby(enumerate(instances), key=lambda pair: pair[1].image):
             numbers, shown = zip(*group, strict=True)
             masks = own.masks(image, [one.place for one in shown])
-            kept = masks.any((1, 2)).nonzero()[0].tolist()  # a thin polygon may hold no pixel
+            kept = np.flatnonzero(masks.any(axis=(1, 2))).tolist()  # a thin polygon may hold no pixel
             numbers, shown = [numbers[place] for place in kept], [shown[place] for place in kept]
             name = side.images.ids[image]
             _link(side.images.paths[image], folder / "images" / name)
