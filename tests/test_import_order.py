@@ -20,7 +20,7 @@ ORDER = (
     "doctor",
     "evaluate",
     "diagnose",
-    "posttrain",
+    "posttraining",
     "export",
     "cli",
 )

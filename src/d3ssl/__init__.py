@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.evaluate import evaluate_objects
     from d3ssl.models.load import load_backbone
-    from d3ssl.posttrain import posttrain
+    from d3ssl.posttraining import posttrain
     from d3ssl.train import RunConfig, pretrain
     from d3ssl.train.recipe import recipe
 
@@ -32,7 +32,7 @@ _HOMES = {
     "RunConfig": "d3ssl.train",
     "evaluate_objects": "d3ssl.evaluate",
     "load_backbone": "d3ssl.models.load",
-    "posttrain": "d3ssl.posttrain",
+    "posttrain": "d3ssl.posttraining",
     "pretrain": "d3ssl.train",
     "recipe": "d3ssl.train.recipe",
 }

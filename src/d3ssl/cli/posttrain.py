@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from d3ssl.options import build, make_parser, parse, split_places
-from d3ssl.posttrain import posttrain_run, set_strength
+from d3ssl.posttraining import posttrain_run, set_strength
 from d3ssl.train import RunConfig
 from d3ssl.train.recipe import add_run, name_data
 

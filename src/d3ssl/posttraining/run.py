@@ -20,8 +20,8 @@ from d3ssl.models.artifact import save_backbone, save_like_source
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.interpolation import interpolate
 from d3ssl.models.load import load_backbone, start_backbone
-from d3ssl.posttrain.report import write_report
-from d3ssl.posttrain.strength import STRENGTHS, Probes, Retrieval, propose
+from d3ssl.posttraining.report import write_report
+from d3ssl.posttraining.strength import STRENGTHS, Probes, Retrieval, propose
 from d3ssl.regions.table import RegionTable
 from d3ssl.train import RunConfig, checkpoint, pretrain
 from d3ssl.train.loader import CanvasDataset, collate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from d3ssl.posttrain import Retrieval, propose, retrieve
+from d3ssl.posttraining import Retrieval, propose, retrieve
 
 
 def frontier(*rows: tuple[float, float, float]) -> list[Retrieval]:

@@ -17,7 +17,7 @@ from d3ssl.errors import InputError
 from d3ssl.files import read_json
 from d3ssl.methods.kept import KeptRows, has_kept
 from d3ssl.models.load import load_backbone
-from d3ssl.posttrain import posttrain_run, set_strength
+from d3ssl.posttraining import posttrain_run, set_strength
 from d3ssl.seeds import Draws
 from d3ssl.train import RunConfig, checkpoint
 from d3ssl.train.loader import CanvasDataset, collate
