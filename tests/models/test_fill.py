@@ -26,8 +26,7 @@ def fails(spec: str, path: Path, content: Any, message: str, **options: Any) -> 
 
 def test_the_nearest_architecture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "w.pth"
-    with torch.device("cpu"):
-        resnet34 = timm.create_model("resnet34", num_classes=3).state_dict()
+    resnet34 = timm.create_model("resnet34", num_classes=3).state_dict()
     wrong = (
         r"does not fit timm's 'resnet18'.*unexpected keys \(layer1.2.bn1.bias, .*; these look like weights of resnet34"
     )

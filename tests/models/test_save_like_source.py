@@ -129,7 +129,7 @@ def test_safetensors_header_comes_back(tmp_path: Path) -> None:
     save_like_source(backbone, tmp_path / "end.safetensors")
     with safetensors.safe_open(tmp_path / "end.safetensors", "pt") as file:
         assert file.metadata() == {"format": "pt", "by": "me"}
-    assert (tmp_path / "start.safetensors").read_bytes() == (tmp_path / "end.safetensors").read_bytes()
+    assert same(read(tmp_path / "start.safetensors"), read(tmp_path / "end.safetensors"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 import timm
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from d3ssl.errors import CheckpointError, InputError, nearest
 from d3ssl.files import read_json, write_atomically, write_json
-from d3ssl.models.backbone import HEAD_STAGES, Backbone
+from d3ssl.models.backbone import HEAD_STAGES, Backbone, Library
 from d3ssl.models.lookalike import classifier_layers, without_classifier
 
 WEIGHTS_NAME = "backbone.safetensors"
 MANIFEST_NAME = "manifest.json"
-LIBRARIES = ("timm", "torchvision", "module")
 
 
 def save_backbone(folder: str | Path, backbone: Backbone, manifest: dict[str, Any]) -> None:
@@ -153,7 +152,7 @@ def _wrong_entries(manifest: Any) -> list[str]:
     if not isinstance(manifest, dict):
         return ["timm_name", *_MANIFEST_TYPES]
     library = manifest.get("library", "timm")
-    if library not in LIBRARIES:
+    if library not in get_args(Library):
         return ["library"]
     kinds = {_name_key(library): str} | _MANIFEST_TYPES
     wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
