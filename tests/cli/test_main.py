@@ -9,8 +9,8 @@ import pytest
 
 from d3ssl.cli import diagnose, evaluate, pretrain
 from d3ssl.cli.main import COMMANDS, main
-from d3ssl.train.recipe import run_config
 from d3ssl.train import RunConfig
+from d3ssl.train.recipe import run_config
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from d3ssl.console import Ticker, progress, say, warn
+from d3ssl.console import progress, say, warn
 from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
@@ -25,36 +24,14 @@ from d3ssl.models.load import start_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from d3ssl.seeds import Draws, derive_seed
 from d3ssl.train import checkpoint
-from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
+from d3ssl.train.collapse import CollapseWatch
 from d3ssl.train.config import RunConfig, as_dict
 from d3ssl.train.loader import CanvasDataset, Loaded, StepSampler, loading
-from d3ssl.train.log import RunLog
 from d3ssl.train.optimizer import make_optimizer, scale_rates
 from d3ssl.train.process import StopSignal
+from d3ssl.train.recorder import BackboneMeasure, Recorder, StepResult
 from d3ssl.train.schedule import lr_at
 from d3ssl.views import ViewMaker
-
-BackboneMeasure = Callable[[Backbone], dict[str, float]]
-"""Figures of a backbone, which it leaves as it was."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """Figures of one optimiser step."""
-
-    output: StepOutput
-    """Of the last accumulated part."""
-    loss: float
-    """Of this process (the mean over all of them where the step is logged), as are its parts."""
-    parts: dict[str, float]
-    grad_norm: float
-    rows: float
-    """Regions that counted, over all processes and parts."""
-    figures: dict[str, float]
-    """What the learner says of its state."""
-    waited_s: float
-    stopped: bool
-    """Some process was asked to stop."""
 
 
 class Trainer:
@@ -246,68 +223,6 @@ def channels_last(tensor: Tensor) -> Tensor:
     """Images in channels_last memory; all else as it is."""
     is_images = tensor.ndim == 4 and tensor.is_floating_point()
     return tensor.contiguous(memory_format=torch.channels_last) if is_images else tensor
-
-
-class Recorder:
-    """Figures between two lines of the log, and what people see beside the bar."""
-
-    def __init__(self, run: Path, start: int, config: RunConfig, measure: BackboneMeasure | None = None) -> None:
-        self.log = RunLog(run, start, config.runtime.tensorboard)
-        self.config, self.measure = config, measure
-        self._reset()
-
-    def _reset(self) -> None:
-        self.begin, self.steps, self.waited = time.perf_counter(), 0, 0.0
-
-    def add(self, trainer: Trainer, result: StepResult, watch: CollapseWatch, ticker: Ticker | None) -> None:
-        self.steps += 1
-        self.waited += result.waited_s
-        if ticker is not None:
-            ticker.advance(1, f"loss {result.loss:.3f}")
-        if not trainer.is_logged(trainer.step):
-            return
-        every = self.config.runtime.diagnose_every
-        is_measured = self.measure is not None and every is not None and trainer.step % every == 0
-        took = max(time.perf_counter() - self.begin, 1e-9)
-        train = self.config.train
-        embeddings = result.output.watched[result.output.counted].float()
-        figures = {
-            "epoch": trainer.step * train.batch_size / len(trainer.dataset),
-            "loss": result.loss,
-            **result.parts,
-            "embedding_std": embedding_spread(embeddings),
-            "effective_rank": effective_rank(embeddings),
-            "lr": float(trainer.optimizer.param_groups[0]["lr"]),
-            **result.figures,
-            "grad_norm": result.grad_norm,
-            "images_per_s": self.steps * train.batch_size / took,
-            "data_wait_share": self.waited / took,
-            "regions_per_image": result.rows / train.batch_size,
-            "unreadable_images": float(trainer.bad_count),
-        }
-        if is_measured:
-            figures |= self._diagnose(trainer)
-        self.log.write(trainer.step, figures)
-        message = watch.check(figures["embedding_std"], trainer.step)
-        if message:
-            warn(message)
-        self._reset()
-
-    def _diagnose(self, trainer: Trainer) -> dict[str, float]:
-        """What ``measure`` finds, and the seconds it takes. Features that tell nothing must not end the training."""
-        assert self.measure is not None
-        begin = time.perf_counter()
-        try:
-            found = self.measure(trainer.learner.backbone)
-        except D3sslError as error:
-            warn(f"no diagnosis at step {trainer.step}: {error}")
-            found = {}
-        return {f"diagnosis_{name}": value for name, value in found.items()} | {
-            "diagnosis_s": time.perf_counter() - begin
-        }
-
-    def close(self) -> None:
-        self.log.close()
 
 
 def make_backbone(config: RunConfig) -> Backbone:
