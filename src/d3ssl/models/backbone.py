@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
-import timm
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from d3ssl.contracts import IMAGENET_MEAN, IMAGENET_STD
-from d3ssl.errors import InputError, nearest
+from d3ssl.errors import InputError
 from d3ssl.models.layout import find_layout, run_chain, run_intermediates
 from d3ssl.models.mapped_net import MappedNet
 from d3ssl.models.roi_align import roi_align
 from d3ssl.models.source import Source
 from d3ssl.models.strided_pointwise import make_safe
-from d3ssl.models.timm_net import create_timm_net
+from d3ssl.models.timm_net import check_name, create_timm_net
 from d3ssl.seeds import derive_seed
 
 Library = Literal["timm", "torchvision", "module"]
@@ -133,25 +132,15 @@ class Backbone(nn.Module):
 
     def maps(self, images: Float[Tensor, "B C H W"]) -> list[Tensor]:
         """All feature maps, (B, C_i, H / stride_i, W / stride_i) each, the deepest last; a ViT has one."""
-        self._check(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        layout = self.layout
-        if not layout.chain:
-            return run_intermediates(self.net, images, layout.is_grid, self.strides[-1])
-        maps: list[Tensor] = []
-        run_chain(self.net, layout.chain, layout.ends, images, maps)
-        return maps
+        return self.features(images, ("map",))["map"]
 
     def trunk(self, images: Float[Tensor, "B C H W"], path: RegionPath = "c4") -> Float[Tensor, "B D h w"]:
         """The map before the last stage ("C4"), or before the last two ("C3")."""
-        self._check(images)
-        first, _ = self._cut(path)
-        return run_chain(self.net, first, (), images.contiguous(memory_format=torch.channels_last), [])
+        return self.features(images, (path,))[path][0]
 
     def tail(self, cells: Float[Tensor, "N C h w"], path: RegionPath = "c4") -> Float[Tensor, "N D h2 w2"]:
         """The last stage or two, applied to region features of the trunk's map."""
-        _, last = self._cut(path)
-        return run_chain(self.net, last, (), cells.contiguous(memory_format=torch.channels_last), [])
+        return run_chain(self.net, self._cut(path)[1], (), cells.contiguous(memory_format=torch.channels_last), [])
 
     def features(self, images: Float[Tensor, "B C H W"], needs: Collection[Level]) -> Features:
         """The maps of several levels in one pass, which goes no deeper than they need.
@@ -159,16 +148,15 @@ class Backbone(nn.Module):
         Raises:
             InputError: the network does not offer one of the levels.
         """
-        layout = self.layout
+        self._check(images)
+        layout, value = self.layout, images.contiguous(memory_format=torch.channels_last)
         if not layout.chain:
             for level in needs:
                 self.require(level)
-            return {"map": self.maps(images)}
-        self._check(images)
+            return {"map": run_intermediates(self.net, value, layout.is_grid, self.strides[-1])}
         heads: list[Level] = [level for level in needs if level != "map"]
         levels_at: dict[int, list[Level]] = {len(self._cut(level)[0]): [level] for level in heads}
         last = len(layout.chain) if "map" in needs else max(levels_at)
-        value = images.contiguous(memory_format=torch.channels_last)
         found: dict[Level, list[Tensor]] = {"map": []} if "map" in needs else {}
         for number, name in enumerate(layout.chain[:last], start=1):
             value = self.net.get_submodule(name)(value)
@@ -296,12 +284,7 @@ def create_backbone(
     Raises:
         InputError: unknown name, weights cannot be had, no feature maps, or an impossible image size.
     """
-    architecture, _, tag = name.partition(".")
-    if ":" in name or "/" in name or not timm.is_model(architecture):
-        raise InputError(f"unknown timm network '{name}'", remedy=nearest(architecture, timm.list_models()))
-    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
-    if tag and tag not in tags:
-        raise InputError(f"'{architecture}' has no weights tagged '{tag}'", remedy=nearest(tag, tags))
+    check_name(name)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.default_generator.manual_seed(derive_seed("backbone", seed))
@@ -313,5 +296,5 @@ def create_backbone(
 
 
 def _per_channel(values: Any, in_channels: int) -> tuple[float, ...]:
-    values = tuple(float(value) for value in values)
-    return values if len(values) == in_channels else (sum(values) / len(values),) * in_channels
+    own = tuple(map(float, values))
+    return own if len(own) == in_channels else (sum(own) / len(own),) * in_channels

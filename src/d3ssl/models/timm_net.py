@@ -7,7 +7,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, nearest
 
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},  # ViTs: position embeddings are interpolated
@@ -57,3 +57,13 @@ def _create(name: str, in_channels: int, *, pretrained: bool = False, num_classe
             if number + 1 == len(_ANY_SIZE) or "unexpected keyword argument" not in str(error):
                 raise
     raise AssertionError("unreachable: the last options are none")
+
+
+def check_name(name: str) -> None:
+    """Raise InputError for a name or a tag of weights that timm does not know."""
+    architecture, _, tag = name.partition(".")
+    if ":" in name or "/" in name or not timm.is_model(architecture):
+        raise InputError(f"unknown timm network '{name}'", remedy=nearest(architecture, timm.list_models()))
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{architecture}.*")] if tag else []
+    if tag and tag not in tags:
+        raise InputError(f"'{architecture}' has no weights tagged '{tag}'", remedy=nearest(tag, tags))
