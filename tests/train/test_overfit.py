@@ -24,8 +24,8 @@ from d3ssl.train.loader import CanvasDataset, collate
 from d3ssl.views import RegionsSpec, ViewMaker
 from tests.train.photographs import COUNT, write_photographs
 
-STEPS, RATE = 24, 3e-3
-HEADS = {"projector_hidden": 256, "projector_out": 64, "momentum": 0.9}
+STEPS, RATE = 44, 3e-3
+HEADS: dict[str, Any] = {"loss": "info_nce", "projector_hidden": 256, "projector_out": 64, "momentum": 0.9}
 HOST_OPTIONS: dict[str, dict[str, Any]] = {
     "soco": {"region_path": "c3", "roi_size": 4},
     "byol": {"area": (0.5, 1.0), "roi_size": 2},

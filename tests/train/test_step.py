@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 import d3ssl.train.loop
@@ -78,7 +78,7 @@ class Methods(TorchFunctionMode):
 @contextlib.contextmanager
 def _no_dispatch() -> Iterator[None]:
     """So that ``tolist`` of n numbers is one wait, not n."""
-    with torch.utils._python_dispatch._disable_current_modes():
+    with _disable_current_modes():
         yield
 
 
