@@ -255,7 +255,8 @@ def test_the_cutout_of_x3() -> None:
 
 
 def test_the_photometric_draw_of_x3() -> None:
-    jitter = Photometric(jitter_p=1.0, brightness=0.8, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.0)
+    options: dict[str, Any] = {"contrast": 0.0, "saturation": 0.0, "hue": 0.0, "grey_p": 0.0, "blur_p": 0.0}
+    jitter = Photometric(jitter_p=1.0, brightness=0.8, **options)
     batch = make_batch(16, coloured=True)
     for choice in ("fresh", "same"):
         plan = base_plan(dataclasses.replace(HOST, photometric_x2=jitter))

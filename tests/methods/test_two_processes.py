@@ -3,8 +3,6 @@
 In float64, so that equality is not blurred by rounding: in float32, ReLUs at the edge of 0 switch with the last bit.
 """
 
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -42,10 +40,9 @@ def gradients(learner: Learner) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in learner.named_parameters() if p.grad is not None}
 
 
-def worker(rank: int, port: int, folder: str) -> None:
+def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    dist.init_process_group("gloo", rank=rank, world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     for host, loss in CASES:
         learner = convert_sync_batch_norm(make_double_learner(host, loss))
         network = DistributedDataParallel(learner)
@@ -60,6 +57,7 @@ def worker(rank: int, port: int, folder: str) -> None:
         output.loss.backward()
         found = {"loss": output.loss.detach(), "gradients": gradients(learner)}
         torch.save(found, Path(folder) / f"{host}-{loss}-{rank}.pt")
+    dist.barrier()  # neither leaves while the other still sends
     dist.destroy_process_group()
 
 
@@ -67,10 +65,7 @@ def worker(rank: int, port: int, folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes find for every case."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(worker, args=(port, str(folder)), nprocs=2)  # type: ignore[attr-defined]
+    mp.spawn(worker, args=(str(folder),), nprocs=2)  # type: ignore[attr-defined]
     return folder
 
 

@@ -1,0 +1,79 @@
+"""Every host learns 64 photographs by heart, with none, one or both of the modules, and does not collapse.
+
+The views are drawn once. After the training, the row that the student reads is nearest to the teacher's row of the same
+region (of the same image, for BYOL) among those of all 64 images.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from d3ssl.contracts import CanvasBatch, ViewSet
+from d3ssl.data.sources import open_images
+from d3ssl.methods import HOSTS, Learner, decouple, deposition
+from d3ssl.models.backbone import create_backbone
+from d3ssl.regions.compute import compute_regions
+from d3ssl.regions.config import RegionsConfig
+from d3ssl.regions.table import read_regions
+from d3ssl.seeds import Draws
+from d3ssl.train.collapse import CollapseWatch, embedding_spread
+from d3ssl.train.config import CanvasConfig
+from d3ssl.train.loader import CanvasDataset, collate
+from d3ssl.views import RegionsSpec, ViewMaker
+from tests.train.photographs import COUNT, write_photographs
+
+STEPS, RATE = 44, 3e-3
+HEADS: dict[str, Any] = {"loss": "info_nce", "projector_hidden": 256, "projector_out": 64, "momentum": 0.9}
+HOST_OPTIONS: dict[str, dict[str, Any]] = {
+    "soco": {"region_path": "c3", "roi_size": 4},
+    "byol": {"area": (0.5, 1.0), "roi_size": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> CanvasBatch:
+    """All of them in one batch, with four regions each."""
+    folder = tmp_path_factory.mktemp("data")
+    images = open_images(str(write_photographs(folder / "photographs")))
+    grid = RegionsConfig(method="grid", grid_rows=2, grid_columns=2, workers=1)
+    compute_regions(images, grid, folder / "regions.parquet")
+    regions = read_regions(folder / "regions.parquet")
+    dataset = CanvasDataset(images, regions, CanvasConfig(size=64, max_candidates=4), 0)
+    loaded = collate([dataset[number] for number in range(COUNT)])
+    assert hasattr(loaded, "batch")
+    return loaded.batch  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def retrieved(learner: Learner, views: ViewSet) -> float:
+    """Share of the student's rows whose nearest row of the teacher is their own."""
+    pair, head = next(learner.plan.pairs()), next(iter(learner.plan.objectives))
+    student = learner.predictors[head](learner.student(views.views[pair.student], views.slots, [head])[head])
+    teacher = learner.teacher(views.views[pair.teacher], views.slots, [head])[head]
+    counted = learner(views, 1.0).counted
+    nearest = (F.normalize(student[counted], dim=1) @ F.normalize(teacher[counted], dim=1).T).argmax(1)
+    return float((nearest == torch.arange(len(nearest))).float().mean())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modules", ["", "DC", "DP", "DC DP"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_it_learns_the_photographs_by_heart(host: str, modules: str, photographs: CanvasBatch) -> None:
+    plan = HOSTS[host](**HEADS, **HOST_OPTIONS[host]).plan(64, RegionsSpec(regions_per_image=1, min_side=4.0))
+    plan = decouple(plan) if "DC" in modules else plan
+    plan = deposition(plan) if "DP" in modules else plan
+    torch.manual_seed(0)
+    learner = Learner(plan, create_backbone("test_resnet")).train()
+    maker = ViewMaker(plan.views, plan.regions, learner.backbone.mean, learner.backbone.std, plan.used_views)
+    views, watch = maker(photographs, Draws(seed=0)), CollapseWatch()
+    optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=RATE)
+    for step in range(STEPS):
+        output = learner(views, step / STEPS)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        learner.after_step(step / STEPS, [output.carry])
+        assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
+    assert retrieved(learner, views) >= 0.9

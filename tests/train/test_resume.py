@@ -1,0 +1,44 @@
+"""N steps, a checkpoint and N more are 2N steps bit for bit, for every host with and without the modules."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from d3ssl.methods import HOSTS
+from d3ssl.train import checkpoint
+from d3ssl.train.loop import Trainer
+from tests.train.examples import batches, make_config, make_trainer
+
+
+def states(trainer: Trainer) -> dict[str, Tensor]:
+    """All that a run carries from step to step."""
+    optimizer = trainer.optimizer.state_dict()["state"]
+    moments = {f"optimizer.{i}.{key}": value for i, own in optimizer.items() for key, value in own.items()}
+    return {**trainer.learner.state_dict(), **moments}
+
+
+@pytest.mark.parametrize("loss", ["regression", "info_nce"])
+@pytest.mark.parametrize("modules", ["", "DC DP"])
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(host: str, modules: str, loss: str, tmp_path: Path) -> None:
+    config = make_config(host, modules, host_options={"loss": loss}, accumulate=2, batch_size=12)
+    whole, first, second = (make_trainer(config) for _ in range(3))
+    source = batches(config)
+    for _ in range(4):
+        whole.train_step(source)
+    source = batches(config)
+    for _ in range(2):
+        first.train_step(source)
+    first.save(tmp_path, "digest")
+    torch.rand(3)  # the global generator has no part in it
+    second.restore(checkpoint.load(tmp_path, config, "digest"))
+    assert second.step == 2
+    for _ in range(2):
+        second.train_step(source)
+    expected, found = states(whole), states(second)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    name = "student.backbone.net.conv1.0.weight"
+    assert not torch.equal(states(first)[name], expected[name])
