@@ -173,7 +173,7 @@ class Learner(nn.Module):
     def _gather(self, targets: dict[str, dict[str, Tensor]], origin: dict[str, Rows]) -> dict[str, dict[str, Tensor]]:
         """The teacher's rows of all processes for the objectives that contrast, with where they come from."""
         contrasting = {o.shares or name: o.reader.rows for name, o in self.plan.objectives.items() if o.loss.contrasts}
-        for kind in set(contrasting.values()):
+        for kind in dict.fromkeys(contrasting.values()):  # in the same order in every process, as a set is not
             origin[kind] = _gather_rows(origin[kind])
         return {
             view: {name: gather_equal(rows) if name in contrasting else rows for name, rows in own.items()}
