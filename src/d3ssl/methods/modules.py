@@ -88,23 +88,19 @@ def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
     if not plan.cut:
         remedy = "set --method.decouple false, or name views in the plan's `cut`."
         raise InputError(f"the plan '{plan.name}' has no views that de-coupling may cut", remedy=remedy)
-    views, operations = dict(plan.views), config.operations()
-
-    def cut_copy(name: str, suffix: str) -> str:
+    operations, views = config.operations(), dict(plan.views)
+    seen = {pair.student for pair in plan.pairs()}
+    students = {name: name + _CUT for name in plan.cut if name in seen}
+    whole = [name for name in plan.teacher_views if not plan.views[name].operations]
+    teachers = {name: f"{name}{_CUT}_teacher" for name in whole if config.teacher == "cut"}
+    for name, copy in (*students.items(), *teachers.items()):
         spec = plan.views[name]
-        views[name + suffix] = ViewSpec(size=spec.size, source=name, operations=(*spec.operations, *operations))
-        return name + suffix
-
-    def cut(pair: Pair) -> Pair:
-        student = cut_copy(pair.student, _CUT) if pair.student in plan.cut else pair.student
-        is_cut = config.teacher == "cut" and not plan.views[pair.teacher].operations
-        teacher = cut_copy(pair.teacher, f"{_CUT}_teacher") if is_cut else pair.teacher
-        return dataclasses.replace(pair, student=student, teacher=teacher)
-
-    objectives = {
-        name: dataclasses.replace(objective, pairs=tuple(cut(pair) for pair in objective.pairs))
-        for name, objective in plan.objectives.items()
-    }
+        views[copy] = ViewSpec(size=spec.size, source=name, operations=(*spec.operations, *operations))
+    objectives = {}
+    for name, objective in plan.objectives.items():
+        named = [(students.get(p.student, p.student), teachers.get(p.teacher, p.teacher)) for p in objective.pairs]
+        pairs = [dataclasses.replace(p, student=a, teacher=b) for p, (a, b) in zip(objective.pairs, named, strict=True)]
+        objectives[name] = dataclasses.replace(objective, pairs=tuple(pairs))
     return dataclasses.replace(plan, modules=plan.modules | {"DC"}, views=views, objectives=objectives)
 
 

@@ -103,11 +103,10 @@ class Trainer:
         figures = torch.stack([torch.stack([o.loss.detach(), *o.parts.values()]) for o in outputs]).mean(0).double()
         if self.is_logged(self.step + 1):
             figures = all_reduce_sum(figures) / world_size()
-        fewest = torch.stack(exchanged).amin(0)[:1]
         # The one wait of the step: every process reads the same figures, so all agree on whether to go on.
-        read = torch.cat([torch.stack(exchanged).sum(0), fewest, norm.double()[None], figures]).tolist()
-        rows, bad, asked, fewest_rows, norm, loss, *parts = read
-        self._check_rows(fewest_rows)
+        read = torch.cat([torch.stack(exchanged).sum(0), norm.double()[None], figures]).tolist()
+        rows, bad, asked, norm, loss, *parts = read
+        self._check_rows(rows)
         self._check_finite(loss, norm)
         self._check_readable(int(bad))
         self.optimizer.step()
@@ -139,9 +138,9 @@ class Trainer:
         is_measured = every is not None and step % every == 0
         return step % self.config.runtime.log_every == 0 or step == self.steps or is_measured
 
-    def _check_rows(self, fewest: float) -> None:
+    def _check_rows(self, rows: float) -> None:
         needs_regions = any(o.reader.rows == "region" for o in self.learner.plan.objectives.values())
-        if needs_regions and fewest < 2:
+        if needs_regions and rows < 2:
             remedy = "look at `d3ssl views`; start a new run with a lower --views.min_visible or a larger batch."
             raise D3sslError("fewer than two regions of the batch survive in all views", remedy=remedy)
 
