@@ -127,3 +127,10 @@ def test_a_refused_resume_leaves_the_run_as_it_is(
     path.write_bytes(data)
     before["checkpoint.pt"] = bytes(data)
     assert "its checksum does not match" in refused(photos, *slic)
+
+
+def test_a_process_does_not_write_twice_into_one_folder(tmp_path: Path) -> None:
+    with lock_run(tmp_path), pytest.raises(InputError, match="this very process"), lock_run(tmp_path):
+        pass
+    with lock_run(tmp_path):
+        pass

@@ -107,7 +107,7 @@ def load(run: Path, config: RunConfig, data_digest: str | None = None) -> dict[s
     return state
 
 
-_NONE = "start the run without --resume."
+_NONE = "start anew with another --out; there is no checkpoint here to continue from."
 _NO_OTHER = f"put back a copy of it if you have one, or start anew with another --out; there is no whole {PREVIOUS}."
 
 

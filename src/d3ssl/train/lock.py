@@ -20,6 +20,8 @@ from d3ssl.files import full_disk
 NAME = ".lock"
 _HELD = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+_here: set[Path] = set()
+"""Folders that this process holds: a process does not exclude itself, and loses its lock with any file it closes."""
 
 
 @contextmanager
@@ -32,6 +34,9 @@ def lock_run(run: Path) -> Iterator[None]:
         InputError: another process holds it, or the file cannot be written.
         D3sslError: the disk is full.
     """
+    if run.resolve() in _here:
+        remedy = "wait until it ends, or choose another --out."
+        raise InputError("another training of this very process writes into this folder", path=run, remedy=remedy)
     with _open(run / NAME) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -43,7 +48,11 @@ def lock_run(run: Path) -> Iterator[None]:
             remedy = "make sure that no other training writes into this folder."
             warn(f"{run}: the disk knows no locks ({error.strerror})", remedy)
         _sign(file)
-        yield
+        _here.add(run.resolve())
+        try:
+            yield
+        finally:
+            _here.discard(run.resolve())
 
 
 def _open(path: Path) -> FileIO:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -41,6 +41,7 @@ class StepResult:
     """Some process was asked to stop."""
 
 
+@runtime_checkable
 class Training(Protocol):
     """What the recorder looks at (``loop.Trainer``)."""
 
