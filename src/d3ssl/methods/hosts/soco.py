@@ -19,7 +19,7 @@ from d3ssl.views.view import RegionsSpec, ViewSpec
 class Soco:
     """SoCo as in D³SSL's figure: ℓ(x1 → x2) and ℓ(x2_small → x1), weighted ½ each.
 
-    ``three_views`` adds SoCo's own third view of its FPN variant: x2 at half size compared by x1 too.
+    ``three_views`` is SoCo's own FPN variant: four pairs, weighted ¼ each.
     """
 
     region_path: Literal["c3", "c4", "map", "fpn"] = "c4"
@@ -29,7 +29,7 @@ class Soco:
     roi_size: int = 7
     """Cells per side of RoIAlign. SoCo's C4 uses 14; with 7 the region head costs a quarter (decided here)."""
     three_views: bool = False
-    """Also compare x1 with x2, x2_small and x2_small's rows with x1 as SoCo's FPN variant does (V1, V2, V3)."""
+    """Compare x1 with x2 and with x2_small, both ways, as SoCo's FPN variant does with its V1, V2 and V3."""
     loss: Literal["regression", "info_nce"] = "regression"
     """Of a pair of rows: cosine regression (SoCo, BYOL) or InfoNCE over the regions of the batch."""
     temperature: float = 0.2
@@ -87,6 +87,6 @@ class Soco:
             objectives={"region": region},
             regions=regions,
             momentum=self.momentum,
-            cut=("x1", "x2_small"),
+            cut=("x1", "x2", "x2_small") if self.three_views else ("x1", "x2_small"),
             moved="x2",
         )
