@@ -12,7 +12,9 @@ import d3ssl
 from d3ssl.methods import HOSTS
 
 ROOT = Path(d3ssl.__file__).parent
-NAMES = sorted({word.lower() for name, kind in HOSTS.items() for word in (name, kind.__name__)})
+COMMAND = "posttrain"
+"""A host that is also the name of a command."""
+NAMES = sorted({word.lower() for name, kind in HOSTS.items() for word in (name, kind.__name__)} - {COMMAND})
 WORDS = re.compile(rf"(?<![a-z])({'|'.join(NAMES)})(?![a-z])", re.IGNORECASE)
 HOME = ("methods/hosts/", "recipes/")
 DEFAULT = "methods/config.py"
