@@ -11,8 +11,13 @@ install_import_hook("d3ssl", "beartype.beartype")
 import multiprocessing  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(autouse=True)
