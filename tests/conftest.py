@@ -15,9 +15,9 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-
-hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("no deadline")
+_SLOW = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=_SLOW)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)
