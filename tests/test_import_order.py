@@ -9,7 +9,7 @@ import pytest
 
 import d3ssl
 
-FOUNDATION = ("contracts", "errors", "files", "console", "seeds", "distributed", "page")
+FOUNDATION = ("contracts", "errors", "files", "console", "seeds", "distributed", "page", "options")
 ORDER = (
     "data",
     "regions",
