@@ -14,6 +14,7 @@ from d3ssl.distributed import all_reduce_mean, gather_equal, rank
 from d3ssl.methods.plan import Objective, Plan
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
+from d3ssl.models.folded_norm import fold_norms
 from d3ssl.models.readers import Box, Reader
 
 
@@ -79,6 +80,8 @@ class Learner(nn.Module):
         self.plan = plan
         for name in backbone.unused_parameters:
             backbone.net.get_parameter(name).requires_grad_(False)
+        if plan.freeze_norm:
+            fold_norms(backbone)
         reader = next(iter(plan.objectives.values())).reader
         if isinstance(reader, Box):  # evaluations read regions as training did
             backbone.region_path, backbone.roi_size = reader.path, reader.roi_size

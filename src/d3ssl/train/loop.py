@@ -55,7 +55,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: give it back
             torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
             learner = Learner(plan, backbone.train() if backbone is not None else make_backbone(config))
-        if config.train.sync_batch_norm and world_size() > 1:
+        if config.train.sync_batch_norm and not config.plan.freeze_norm and world_size() > 1:
             learner = convert_sync_batch_norm(learner)
         self.learner: Learner = learner.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         own = self.learner.backbone
