@@ -89,11 +89,11 @@ class Learner(nn.Module):
             backbone.region_path = "map"
         self.student = Network(plan, backbone)
         self.teacher = make_teacher(self.student)
+        own = {name: o for name, o in plan.objectives.items() if o.shares is None}
         self.predictors = nn.ModuleDict(
             {
                 name: o.predictor.build(_size(o, self.student.readers[name])) if o.predictor else nn.Identity()
-                for name, o in plan.objectives.items()
-                if o.shares is None
+                for name, o in own.items()
             }
         )
         first = next(iter(plan.objectives))  # which shares with none
@@ -107,7 +107,7 @@ class Learner(nn.Module):
                     heads[view] = sorted({*heads[view], objective.shares or name})
 
         self.centres = nn.ModuleDict(
-            {name: Centre(_size(o, self.student.readers[name])) for name, o in plan.objectives.items() if o.centre}
+            {name: Centre(_size(o, self.student.readers[name])) for name, o in own.items() if o.centre}
         )
 
     def train(self, mode: bool = True) -> Learner:

@@ -89,15 +89,16 @@ def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
         remedy = "set --method.decouple false, or name views in the plan's `cut`."
         raise InputError(f"the plan '{plan.name}' has no views that de-coupling may cut", remedy=remedy)
     operations, views = config.operations(), dict(plan.views)
-    seen = {pair.student for pair in plan.pairs()}
+    cut = {name: objective for name, objective in plan.objectives.items() if not objective.intact}
+    seen = {pair.student for objective in cut.values() for pair in objective.pairs}
     students = {name: name + _CUT for name in plan.cut if name in seen}
     whole = [name for name in plan.teacher_views if not plan.views[name].operations]
     teachers = {name: f"{name}{_CUT}_teacher" for name in whole if config.teacher == "cut"}
     for name, copy in (*students.items(), *teachers.items()):
         spec = plan.views[name]
         views[copy] = ViewSpec(size=spec.size, source=name, operations=(*spec.operations, *operations))
-    objectives = {}
-    for name, objective in plan.objectives.items():
+    objectives = dict(plan.objectives)
+    for name, objective in cut.items():
         named = [(students.get(p.student, p.student), teachers.get(p.teacher, p.teacher)) for p in objective.pairs]
         pairs = [dataclasses.replace(p, student=a, teacher=b) for p, (a, b) in zip(objective.pairs, named, strict=True)]
         objectives[name] = dataclasses.replace(objective, pairs=tuple(pairs))
@@ -107,8 +108,9 @@ def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
 def deposition(plan: Plan, config: DepositionConfig | None = None) -> Plan:
     """Add x3, made from the view that the plan names, and compare it with each view that the teacher sees.
 
-    L = L_host + λ · mean over the teacher's views of ℓ(z_s(x3), z_t(view)), region by region: a host that reads images
-    or cells reads regions there with a dense head of its own (``Plan.dense``).
+    L = L_host + λ · mean over the teacher's views of ℓ(z_s(x3), z_t(view)), region by region. The views are
+    those of the plan's first objective; a host that reads images or cells reads regions there with a dense head of its
+    own (``Plan.dense``).
 
     Raises:
         InputError: the plan names no view to move, or the weight is below 0.
@@ -123,7 +125,7 @@ def deposition(plan: Plan, config: DepositionConfig | None = None) -> Plan:
     fresh: Photometric | None = spec.photometric if config.photometric == "fresh" else None
     x3 = ViewSpec(size=spec.size, source=plan.moved, photometric=fresh, operations=config.operations())
     first, host = next(iter(plan.objectives.items()))
-    seen = plan.teacher_views
+    seen = list(dict.fromkeys(pair.teacher for pair in host.pairs))
     pairs = tuple(Pair(student=X3, teacher=view, weight=config.weight / len(seen)) for view in seen)
     dense: Objective = plan.dense or dataclasses.replace(host, shares=first)
     return dataclasses.replace(

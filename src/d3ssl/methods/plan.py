@@ -38,6 +38,8 @@ class Objective:
     """Compare what is left when the teacher's running mean is taken from the rows of both."""
     shares: str | None = None
     """Another objective, whose reader and heads this one uses (and describes likewise)."""
+    intact: bool = False
+    """What it says holds for whole photographs only: de-coupling does not cut its views."""
 
 
 @dataclass(frozen=True, kw_only=True)

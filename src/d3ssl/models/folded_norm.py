@@ -94,7 +94,7 @@ def _find(net: nn.Module, backbone: Backbone, image: Tensor) -> tuple[list[tuple
 
 def _can_fold(module: nn.Module) -> bool:
     norm = isinstance(module, nn.BatchNorm2d) and module.affine and module.track_running_stats
-    return norm and (type(module) is nn.BatchNorm2d or hasattr(module, "drop") and hasattr(module, "act"))
+    return norm and (type(module) is nn.BatchNorm2d or all(hasattr(module, own) for own in ("drop", "act")))
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

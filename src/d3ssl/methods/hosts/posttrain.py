@@ -82,7 +82,7 @@ class Posttrain:
         }
         if self.keep:
             kept = (Pair(student="x1", teacher="x1", weight=self.keep / 2),)  # the loss is 2 − 2·cosine
-            objectives["keep"] = Objective(reader=Cells(), loss=Regression(), pairs=kept, centre=True)
+            objectives["keep"] = Objective(reader=Cells(), loss=Regression(), pairs=kept, centre=True, intact=True)
         return Plan(
             name="posttrain",
             views=views,
