@@ -354,6 +354,8 @@ def test_labels_drawn_at_random_give_chance() -> None:
         x = torch.from_numpy(rng.normal(size=(count, 16))).float()
         return ObjectFeatures(x=x, y=torch.from_numpy(rng.integers(0, 4, count)), image=torch.arange(count) // 2)
 
-    metrics, _, _ = measure_features({"train": draw(600), "val": draw(800)}, CONFIG, 0)
+    metrics, _, _, draws = measure_features({"train": draw(600), "val": draw(800)}, CONFIG, 0)
     for key in ("o_knn", "linear", "o_knn_per_class", "few_shot_10"):
         assert metrics[key] == pytest.approx(0.25, abs=0.046), key
+        low, high = np.percentile(draws[key], [2.5, 97.5])
+        assert (metrics[f"{key}_low"], metrics[f"{key}_high"]) == (pytest.approx(low), pytest.approx(high))

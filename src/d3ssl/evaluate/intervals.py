@@ -12,6 +12,13 @@ from scipy import stats
 
 from d3ssl.errors import InputError
 
+Draws = dict[str, Float64[np.ndarray, "draws"]]
+"""Measure → its value in every draw of the bootstrap. Two backbones that are tested on the same images with one seed
+get the same draws of images: the differences of their draws are those of pairs."""
+
+DRAWS = "draws.npz"
+"""Where a cell keeps them."""
+
 
 def half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of a mean, by Student's t, from two or more independent values (a seed each)."""

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from d3ssl.evaluate.compare import Measure
 from d3ssl.evaluate.features import ObjectFeatures
-from d3ssl.evaluate.intervals import bootstrap_accuracy, bootstrap_class_accuracy, class_accuracy, interval
+from d3ssl.evaluate.intervals import Draws, bootstrap_accuracy, bootstrap_class_accuracy, class_accuracy, interval
 from d3ssl.evaluate.knn import object_knn
 from d3ssl.evaluate.linear import LinearProbe, linear_probe
 from d3ssl.evaluate.objects.config import ObjectsConfig
@@ -60,8 +60,9 @@ def measures(shots: Sequence[int]) -> tuple[Measure, ...]:
 
 def measure_features(
     features: dict[str, ObjectFeatures], config: ObjectsConfig, seed: int
-) -> tuple[dict[str, Any], float, Int64[Tensor, "M"]]:
-    """The accuracies with their intervals, the linear probe's L2 strength, and O-KNN's labels of val.
+) -> tuple[dict[str, Any], float, Int64[Tensor, "M"], Draws]:
+    """The accuracies with their intervals, the linear probe's L2 strength, O-KNN's labels of val, and the bootstrap's
+    draws, which are of the same images for every backbone.
 
     Args:
         features: ``train``, ``val`` and, if any, ``shuffled``.
@@ -71,7 +72,7 @@ def measure_features(
     probe = linear_probe(train.x, train.y, train.image, seed=seed)
     common = int(train.y.mode().values)
     metrics: dict[str, Any] = {}
-    samples: dict[str, Float64[np.ndarray, "draws"]] = {}
+    samples: Draws = {}
     named = torch.empty(0, dtype=torch.int64)
     for split, suffix in (("val", ""), ("shuffled", "_shuffled")):
         if split not in features:
@@ -96,7 +97,7 @@ def measure_features(
         samples["context_gap"] = samples["o_knn"] - samples["o_knn_shuffled"]  # other images: independent draws
     for name, values in samples.items():
         metrics[f"{name}_low"], metrics[f"{name}_high"] = interval(values)
-    return dict(sorted(metrics.items())), probe.strength, named
+    return dict(sorted(metrics.items())), probe.strength, named, samples
 
 
 def _predict(

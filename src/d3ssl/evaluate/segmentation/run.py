@@ -17,7 +17,7 @@ from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.compare import Measure, compare, make_rows
 from d3ssl.evaluate.features import frozen, pick_device
-from d3ssl.evaluate.intervals import interval
+from d3ssl.evaluate.intervals import DRAWS, Draws, interval
 from d3ssl.evaluate.segmentation.config import ProtocolName, SegmentationConfig
 from d3ssl.evaluate.segmentation.count import Scorer, count_pixels
 from d3ssl.evaluate.segmentation.fcn import fine_tune
@@ -112,7 +112,7 @@ class SegmentationTask:
         if shown and rank() == 0:
             with write_atomically(folder / PICTURE) as temporary:
                 temporary.write_bytes(page.image_png(draw_predictions(shown, self.val.num_classes)))
-        return self._figures(found, len(train), size)
+        return self._figures(found, len(train), size, folder)
 
     def _train_of(self, seed: int) -> SemanticSet:
         return _draw(self.splits.train, self.config.max_train_images, seed, "train")
@@ -203,18 +203,24 @@ class SegmentationTask:
             label = "testing on shuffled"
             found["_shuffled"] |= count_pixels(scorer, names, backbone, self.shuffled, size, self.config, label, None)
 
-    def _figures(self, found: dict[str, dict[str, Tally]], train_images: int, size: int) -> dict[str, Any]:
+    def _figures(
+        self, found: dict[str, dict[str, Tally]], train_images: int, size: int, folder: Path
+    ) -> dict[str, Any]:
         metrics: dict[str, Any] = dict(self._chance)
         per_class: dict[str, dict[str, float | None]] = {}
+        draws: Draws = {}
         for suffix, tallies in found.items():
             for name, own in tallies.items():
                 keys = (f"{name}_miou{suffix}", f"{name}_pixel_accuracy{suffix}")
                 drawn = own.bootstrap(self.config.draws, numpy_generator(self.config.seed, "bootstrap", suffix))
+                draws |= dict(zip(keys, drawn, strict=True))
                 for key, value, values in zip(keys, (own.miou(), own.accuracy()), drawn, strict=True):
                     metrics[key] = value
                     metrics[f"{key}_low"], metrics[f"{key}_high"] = interval(values)
                 iou = zip(self.val.names, own.iou().tolist(), strict=True)
                 per_class[name + suffix] = {label: None if np.isnan(value) else value for label, value in iou}
+        if rank() == 0:
+            np.savez(folder / DRAWS, **draws)
         counts = {"train_images": train_images, "val_images": len(self.val), "classes": self.val.num_classes}
         if self.shuffled is not None:
             counts["shuffled_images"] = len(self.shuffled)
