@@ -10,11 +10,13 @@ from jsonargparse import ArgumentParser
 from d3ssl.options import build, make_parser, parse, split_places
 from d3ssl.posttraining import posttrain_run, set_strength
 from d3ssl.train import RunConfig
+from d3ssl.train.pretrain import show_plan
 from d3ssl.train.recipe import add_run, name_data
 
 _EXAMPLES = (
     "d3ssl posttrain photos/ --backbone timm:resnet50:pretrained --out run/",
     "d3ssl posttrain photos/ --backbone timm:efficientnet_lite0:weights.pth --out run/ --train.steps 800",
+    "d3ssl posttrain photos/ --backbone run/ --out better/ --method.decouple true --dry_run",
     "d3ssl posttrain coco/train2017 --backbone run/ --out better/ --proposals.method annotations",
     "d3ssl posttrain --out run/ --strength 0.25     # another strength of a finished run, in seconds",
 )
@@ -36,11 +38,16 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run in --out from its last checkpoint")
     parser.add_argument("--backbone", type=str, help="weights to start from; the same as --model.weights")
     parser.add_argument("--strength", type=float, help="of a finished run, 0 (start) .. 1 (end); takes --out alone")
+    parser.add_argument("--dry_run", action="store_true", help="show the plan of the method, check it, and stop")
     has_file = any(word.partition("=")[0] in ("--recipe", "--config") for word in argv)
     words = add_run(parser, [*([] if has_file else ["--recipe", "posttrain"]), *argv])
     words = [re.sub(r"^--backbone(?==|$)", "--model.weights", word) for word in words]
     options = parse(parser, name_data(*split_places(parser, words), "posttrain"))
-    posttrain_run(build(RunConfig, options), resume=options.resume)
+    config = build(RunConfig, options)
+    if options.dry_run:
+        show_plan(config)
+        return
+    posttrain_run(config, resume=options.resume)
 
 
 def _set_strength(parser: ArgumentParser, argv: Sequence[str]) -> None:
