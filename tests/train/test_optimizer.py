@@ -1,9 +1,11 @@
 """Optimisers: groups, rates and one step of each against its formula."""
 
 import copy
+import itertools
 from typing import Any, Literal
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -137,3 +139,20 @@ def test_a_saved_state_continues_bitwise(name: Name, tmp_path: Any) -> None:
 def test_values_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"optimizer.{next(iter(wrong))}"):
         make_optimizer(nn.Linear(2, 2), OptimizerConfig(**wrong), 256)
+
+
+def test_rates_fall_towards_the_first_layer() -> None:
+    net = timm.create_model("test_vit", num_classes=0)
+    head = nn.Linear(4, 4)
+    optimizer = make_optimizer([net, head], OptimizerConfig(name="adamw", lr=1.0, layer_decay=0.5), 256)
+    rate = {p: group["base_lr"] for group in optimizer.param_groups for p in group["params"]}
+    blocks = [rate[block.attn.qkv.weight] for block in net.blocks]  # type: ignore[union-attr]
+    assert all(later == 2 * earlier for earlier, later in itertools.pairwise(blocks))
+    assert rate[net.patch_embed.proj.weight] == rate[net.pos_embed] == blocks[0] / 2  # type: ignore[union-attr]
+    assert rate[head.weight] == rate[head.bias] == 1.0
+    assert all(group["weight_decay"] == 0 for group in optimizer.param_groups if group["params"][0].ndim <= 1)
+
+
+def test_rates_by_layer_need_layers() -> None:
+    with pytest.raises(InputError, match="layers"):
+        make_optimizer(make_network(), OptimizerConfig(name="adamw", layer_decay=0.5), 256)

@@ -13,7 +13,6 @@ import timm
 import torch
 import torchvision
 import yaml
-from torch import nn
 
 import d3ssl
 from d3ssl.console import say
@@ -31,7 +30,7 @@ from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.loader import CanvasDataset
 from d3ssl.train.lock import lock_run
 from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
-from d3ssl.train.optimizer import make_optimizer
+from d3ssl.train.optimizer import check_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
 from d3ssl.train.schedule import num_warmup_steps
 
@@ -130,7 +129,7 @@ def _claim(run: Path, resume: bool) -> Iterator[None]:
 def try_parts(config: RunConfig, num_images: int, backbone: Backbone | None = None) -> None:
     """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
     config.plan.check_backbone(backbone or make_backbone(config))
-    make_optimizer(nn.Linear(1, 1), config.optimizer, config.train.batch_size)
+    check_optimizer(config.optimizer)
     num_warmup_steps(num_steps(config.train, num_images), config.schedule)
 
 
