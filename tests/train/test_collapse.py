@@ -1,13 +1,19 @@
-"""Figures that tell of collapse."""
+"""Figures that tell of collapse and drift."""
 
+import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
+from d3ssl.methods.losses import InfoNce, Regression
+from d3ssl.methods.plan import Objective, Pair, Plan
+from d3ssl.models.heads import Mlp
+from d3ssl.models.readers import Cells
+from d3ssl.train.collapse import CollapseWatch, DriftWatch, drift_cosine, effective_rank, embedding_spread
 
 
 def test_spread_of_uniform_directions_is_one() -> None:
@@ -65,3 +71,33 @@ def test_the_watch_warns_once_after_patience() -> None:
 def test_a_healthy_run_is_left_in_peace() -> None:
     watch = CollapseWatch()
     assert not any(watch.check(0.1 + step / 100, step) for step in range(50))
+
+
+def plan(**changes: Any) -> Plan:
+    """A frozen teacher; a loss between two views, and one that compares a view with itself."""
+    whole = Objective(reader=Cells(), loss=Regression(), pairs=(Pair(student="x1", teacher="x1", weight=0.25),))
+    moved = Objective(reader=Cells(), loss=Regression(), pairs=(Pair(student="x1", teacher="x2"),))
+    found = Plan(name="own", views={}, objectives={"moved": moved, "whole": whole}, momentum=1.0)
+    return dataclasses.replace(found, **changes)
+
+
+def test_drift_is_read_off_the_loss_that_compares_a_view_with_itself() -> None:
+    parts = {"loss_moved": 1.7, "loss_whole": 0.25 * (2 - 2 * 0.6)}
+    assert drift_cosine(plan(), parts) == pytest.approx(0.6)
+    assert drift_cosine(plan(momentum=0.99), parts) is None
+    own = plan().objectives
+    assert drift_cosine(plan(objectives={"moved": own["moved"]}), parts) is None
+    headed = dataclasses.replace(own["whole"], predictor=Mlp(hidden=4, out=4))
+    assert drift_cosine(plan(objectives={"whole": headed}), parts) is None
+    contrast = dataclasses.replace(own["whole"], loss=InfoNce())
+    assert drift_cosine(plan(objectives={"whole": contrast}), parts) is None
+
+
+def test_drift_is_told_once_with_what_to_do() -> None:
+    watch = DriftWatch()
+    figures = [1.0, 0.31, None, float("nan"), 0.29, 0.1, 0.9, 0.2]
+    messages = [watch.check(figure, step) for step, figure in enumerate(figures)]
+    assert [step for step, message in enumerate(messages) if message] == [4]
+    told = str(messages[4])
+    assert "step 4" in told and "0.29" in told
+    assert all(word in told for word in ("--optimizer.lr", "--host.keep", "--train.steps", "--strength"))

@@ -14,7 +14,7 @@ from d3ssl.console import Ticker, warn
 from d3ssl.errors import D3sslError
 from d3ssl.methods import Learner, StepOutput
 from d3ssl.models.backbone import Backbone
-from d3ssl.train.collapse import CollapseWatch, effective_rank, embedding_spread
+from d3ssl.train.collapse import DRIFT, CollapseWatch, DriftWatch, drift_cosine, effective_rank, embedding_spread
 from d3ssl.train.config import RunConfig
 from d3ssl.train.log import RunLog
 
@@ -61,7 +61,7 @@ class Recorder:
 
     def __init__(self, run: Path, start: int, config: RunConfig, measure: BackboneMeasure | None = None) -> None:
         self.log = RunLog(run, start, config.runtime.tensorboard)
-        self.config, self.measure = config, measure
+        self.config, self.measure, self.drift = config, measure, DriftWatch()
         self._reset()
 
     def _reset(self) -> None:
@@ -79,10 +79,12 @@ class Recorder:
         took = max(time.perf_counter() - self.begin, 1e-9)
         train = self.config.train
         embeddings = result.output.watched[result.output.counted].float()
+        drift = drift_cosine(trainer.learner.plan, result.parts)
         figures = {
             "epoch": trainer.step * train.batch_size / len(trainer.dataset),
             "loss": result.loss,
             **result.parts,
+            **({} if drift is None else {DRIFT: drift}),
             "embedding_std": embedding_spread(embeddings),
             "effective_rank": effective_rank(embeddings),
             "lr": float(trainer.optimizer.param_groups[0]["lr"]),
@@ -96,9 +98,9 @@ class Recorder:
         if is_measured:
             figures |= self._diagnose(trainer)
         self.log.write(trainer.step, figures)
-        message = watch.check(figures["embedding_std"], trainer.step)
-        if message:
-            warn(message)
+        for message in (watch.check(figures["embedding_std"], trainer.step), self.drift.check(drift, trainer.step)):
+            if message:
+                warn(message)
         self._reset()
 
     def _diagnose(self, trainer: Training) -> dict[str, float]:
