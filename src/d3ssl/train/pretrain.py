@@ -27,6 +27,7 @@ from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
+from d3ssl.train.enough_regions import check_enough_regions
 from d3ssl.train.loader import CanvasDataset
 from d3ssl.train.lock import lock_run
 from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
@@ -91,6 +92,8 @@ def _train(
     regions = _regions(config, images, run, state)
     with StopSignal() as stop, process_group(device):
         dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks)
+        if state is None:
+            check_enough_regions(config, dataset)
         data_digest = _data_digest(images, regions)
         _check_same(data_digest)
         trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device, backbone)
