@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from d3ssl.errors import CheckpointError, InputError, nearest
-from d3ssl.files import read_json, write_atomically, write_json
+from d3ssl.files import digest, read_json, write_atomically, write_json
 from d3ssl.models.backbone import HEAD_STAGES, Backbone, Library
 from d3ssl.models.lookalike import classifier_layers, without_classifier
 
@@ -125,6 +125,18 @@ def read_manifest(weights: Path) -> dict[str, Any]:
         problem = "does not belong to the manifest.json beside it, or is damaged"
         raise CheckpointError(problem, path=weights, remedy=remedy)
     return manifest
+
+
+def weights_digest(backbone: Backbone) -> str:
+    """Identifies a network and all weights that came with it, those of its file that are not in it (a classifier's)
+    too; wherever they came from and in whatever form."""
+    own = backbone.source.kept | backbone.named_weights()
+    parts: list[str | bytes] = [backbone.architecture]
+    for key in sorted(own):
+        value = own[key].detach().cpu()
+        content = value.flatten().contiguous().view(torch.uint8).numpy().tobytes()
+        parts += [key, f"{value.dtype} {tuple(value.shape)}", content]
+    return digest(*parts)
 
 
 def sha256(path: Path) -> str:

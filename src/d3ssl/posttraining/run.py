@@ -16,7 +16,7 @@ from d3ssl.data.sources import open_images
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_json
-from d3ssl.models.artifact import save_backbone, save_like_source
+from d3ssl.models.artifact import save_backbone, save_like_source, weights_digest
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.interpolation import interpolate
 from d3ssl.models.load import load_backbone, start_backbone
@@ -64,6 +64,7 @@ def set_strength(run: str | Path, strength: float) -> Path:
 
     Raises:
         InputError: not a run of ``posttrain``, or not a finished one.
+        CheckpointError: the weights that it started from have changed.
     """
     folder = Path(run)
     if not (folder / METRICS).is_file() or not (folder / checkpoint.NAME).is_file():
@@ -75,10 +76,11 @@ def set_strength(run: str | Path, strength: float) -> Path:
         for prefix in ("teacher.backbone.net.", "student.backbone.net.")
     )
     manifest, model = read_json(folder / "manifest.json"), state["config"]["model"]
-    if manifest.get("library") == "module":
+    if manifest.get("library") == "module" or model["weights"] is None:
         remedy = "interpolate the state dicts yourself: d3ssl.models.interpolate."
         raise InputError("the run trained a module given from Python", path=folder, remedy=remedy)
     network = start_backbone(model["backbone"], model["weights"], manifest["in_channels"]).eval()
+    checkpoint.check_start(folder, state, weights_digest(network), model["weights"])
     network.net.load_state_dict(interpolate(start, end, strength))
     _export(folder, network, {key: manifest[key] for key in manifest if key != "weights_sha256"}, strength)
     write_json(folder / METRICS, read_json(folder / METRICS) | {"strength": strength})

@@ -154,6 +154,24 @@ def _check(path: Path, table: RegionTable) -> None:
         raise InputError(problem, path=path, remedy=_MAKE_AGAIN)
 
 
+def image_changes(table: RegionTable, image_set: ImageSet, *, are_all: bool) -> str:
+    """How images differ from those that regions were made for, by name and size in bytes: ``changed: a.jpg``.
+
+    Args:
+        are_all: the regions were made for no more images than these.
+    """
+    known = dict(zip(table.ids, [None] * len(table) if table.file_bytes is None else table.file_bytes, strict=True))
+    skipped = table.metadata.get("skipped", {})
+    found = dict(zip(image_set.ids, image_set.paths, strict=True))
+    sizes = {name: file_bytes(path) for name, path in found.items() if known.get(name) is not None}
+    changes = {
+        "changed": [name for name, size in sizes.items() if size not in (known[name], -1)],
+        "missing": [name for name in known if sizes.get(name) == -1 or (are_all and name not in found)],
+        "new": [name for name in found if name not in known and name not in skipped],
+    }
+    return "; ".join(f"{kind}: {first_names(names)}" for kind, names in changes.items() if names)
+
+
 def check_regions(table: RegionTable, image_set: ImageSet) -> None:
     """Make sure that regions were made for these images; regions of more images than these are welcome.
 

@@ -123,15 +123,36 @@ def read(run: Path) -> dict[str, Any]:
     return _read(path, _other_checkpoint(run) or _NO_OTHER)
 
 
-def check_data(run: Path, state: dict[str, Any], data_digest: str) -> None:
+def check_data(run: Path, state: dict[str, Any], data_digest: str, changes: str = "") -> None:
     """Make sure that a checkpoint that was read belongs to these images and regions.
+
+    Args:
+        changes: what is known to differ, for the message.
 
     Raises:
         CheckpointError: it belongs to others.
     """
     if state["data_digest"] != data_digest:
         remedy = "resume with the same images and regions, or choose another --out."
-        raise CheckpointError("was made with other images or regions", path=run / NAME, remedy=remedy)
+        problem = "was made with other images or regions" + (f": {changes}" if changes else "")
+        raise CheckpointError(problem, path=run / NAME, remedy=remedy)
+
+
+def check_start(run: Path, state: dict[str, Any], start_digest: str | None, start: str) -> None:
+    """Make sure that the weights which a run started from are still the same. An older checkpoint does not know.
+
+    Args:
+        start_digest: of the weights as they are now; None: the run started from random ones.
+        start: where they come from, for the message.
+
+    Raises:
+        CheckpointError: they are others.
+    """
+    known = state.get("start_digest")
+    if known is not None and known != start_digest:
+        problem = f"was made from other weights than {start} holds now (digest {known}, now {start_digest})"
+        remedy = "put back the weights that the run started from, or choose another --out."
+        raise CheckpointError(problem, path=run / NAME, remedy=remedy)
 
 
 def _other_checkpoint(run: Path) -> str | None:

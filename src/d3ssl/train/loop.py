@@ -19,6 +19,7 @@ from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import Learner, StepOutput
 from d3ssl.methods.kept import KeptRows, has_kept
+from d3ssl.models.artifact import weights_digest
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.load import start_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
@@ -55,6 +56,9 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # initialisation draws from the global generator: give it back
             torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
             learner = Learner(plan, backbone.train() if backbone is not None else make_backbone(config))
+        is_given = backbone is not None or config.model.weights is not None
+        self.start_digest = weights_digest(learner.backbone) if is_given else None
+        """Of the weights that the training starts from; None: random ones, which the seed decides."""
         if config.train.sync_batch_norm and not config.plan.freeze_norm and world_size() > 1:
             learner = convert_sync_batch_norm(learner)
         self.learner: Learner = learner.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -203,6 +207,7 @@ class Trainer:
             "processes": world_size(),
             "config": as_dict(self.config),
             "data_digest": digest,
+            "start_digest": self.start_digest,
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }

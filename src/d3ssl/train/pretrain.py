@@ -15,16 +15,17 @@ import torchvision
 import yaml
 
 import d3ssl
-from d3ssl.console import say
+from d3ssl.console import say, warn
 from d3ssl.data.image_set import ImageSet
+from d3ssl.data.place import changed_at
 from d3ssl.data.sources import open_images
 from d3ssl.distributed import barrier, collective_device, gather_rows, rank, world_size
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest, make_folder, write_text
 from d3ssl.models.artifact import save_backbone
 from d3ssl.models.backbone import Backbone
 from d3ssl.regions.compute import compute_regions
-from d3ssl.regions.table import RegionTable, check_regions, read_regions
+from d3ssl.regions.table import RegionTable, check_regions, image_changes, read_regions
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.enough_regions import check_enough_regions
@@ -98,6 +99,8 @@ def _train(
         _check_same(data_digest)
         trainer = Trainer(config, dataset, num_steps(config.train, len(dataset)), device, backbone)
         if state is not None:
+            start = config.model.weights or "the backbone given from Python"
+            checkpoint.check_start(run, state, trainer.start_digest, start)
             trainer.restore(state)
         if rank() == 0:
             write_text(run / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
@@ -174,9 +177,22 @@ def _regions(config: RunConfig, images: ImageSet, run: Path, state: dict[str, An
         time.sleep(0.5)
     table = read_regions(path)
     if state is not None:
-        checkpoint.check_data(run, state, _data_digest(images, table))
+        known = _data_digest(images, table)
+        checkpoint.check_data(run, state, known, image_changes(table, images, are_all=config.regions is None))
+        if config.regions is None:
+            _warn_of_newer(images, path)
     check_regions(table, images)
     return table
+
+
+def _warn_of_newer(images: ImageSet, regions: Path) -> None:
+    """Images of the same sizes in bytes count as the same: say where they were written after the run had begun."""
+    began = changed_at(regions)
+    newer = [name for name, path in zip(images.ids, images.paths, strict=True) if changed_at(path) > began]
+    if newer and torchrun_rank()[0] == 0:
+        problem = f"{len(newer)} of {len(images)} images were written after the run had begun: {first_names(newer)}"
+        remedy = "none if they only were copied; if what they show has changed, restore them or choose another --out."
+        warn(problem, remedy)
 
 
 def _is_readable(path: Path) -> bool:
@@ -203,6 +219,7 @@ def manifest_of(config: RunConfig, trainer: Trainer, data_digest: str) -> dict[s
         "processes": world_size(),
         "config_digest": digest(yaml.safe_dump(as_dict(config))),
         "data_digest": data_digest,
+        "start_digest": trainer.start_digest,
         "versions": {
             "d3ssl": d3ssl.__version__,
             "torch": torch.__version__,
