@@ -5,6 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +17,12 @@ import timm
 import torch
 from PIL import Image
 
+from d3ssl.cli.main import main
 from d3ssl.errors import CheckpointError
 from d3ssl.files import read_json
 from d3ssl.models.load import load_backbone
 from d3ssl.posttraining import posttrain_run, set_strength
-from d3ssl.train import RunConfig, checkpoint, pretrain
+from d3ssl.train import RunConfig, checkpoint, pretrain, read_log
 from tests.posttraining.examples import BOXES, config
 
 
@@ -125,3 +130,37 @@ def test_the_dial_takes_the_form_of_the_run_s_own_start(tiles: Path, tmp_path: P
         set_strength(run, 0.5)
     weights(tmp_path / "start.pth", 1)
     set_strength(run, 0.5)
+
+
+@pytest.mark.slow
+def test_a_kill_loses_the_current_block_at_most(made: Path, tmp_path: Path) -> None:
+    """Killed by SIGKILL in the middle, resumed: the same weights, bit for bit, as those of an uninterrupted run.
+
+    The teacher sees regions alone, and its rows are kept in memory: what was killed computes them anew.
+    """
+    words = [
+        *("--backbone", f"timm:test_resnet:{made / 'start.pth'}", "--proposals.method", "felzenszwalb"),
+        *("--views.size", "64", "--canvas.size", "64", "--views.min_side", "4", "--canvas.held_out", "0"),
+        *("--train.steps", "40", "--train.batch_size", "4", "--runtime.save_every", "4", "--runtime.log_every", "1"),
+        *("--runtime.tensorboard", "false", "--runtime.workers", "0", "--schedule.warmup_steps", "0"),
+    ]
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    command = [sys.executable, "-m", "d3ssl", "posttrain", str(made / "data"), "--out", str(killed), *words]
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on their number
+    with open(tmp_path / "output", "wb") as output, subprocess.Popen(command, env=threads, stderr=output) as process:
+        while not (killed / checkpoint.NAME).exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL, (tmp_path / "output").read_text()
+    done, last = checkpoint.read(killed)["step"], read_log(killed)[-1]["step"]
+    assert 4 <= done < 40 and done > last - 4 - 1
+    assert main(["posttrain", str(made / "data"), "--out", str(straight), *words]) == 0
+    assert main(["posttrain", str(made / "data"), "--out", str(killed), *words, "--resume"]) == 0
+    assert [line["step"] for line in read_log(killed)] == [*range(1, 41)]
+    one, other = (checkpoint.read(run)["learner"] for run in (straight, killed))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    for run in (straight, killed):
+        set_strength(run, 0.5)  # with so few images, the start is what is exported
+    assert (straight / "backbone.safetensors").read_bytes() == (killed / "backbone.safetensors").read_bytes()
+    one, other = (torch.load(run / "weights.pth", weights_only=True) for run in (straight, killed))
+    assert all(torch.equal(one[key], other[key]) for key in one)
