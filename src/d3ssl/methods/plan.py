@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -135,10 +136,28 @@ class Plan:
         Raises:
             InputError: with a reader or a size of view that would work.
         """
-        for objective in self.objectives.values():
-            objective.reader.build(backbone)
         for name in self.used_views:
-            check_size(backbone, (self.views[name].size, self.views[name].size))
+            try:
+                check_size(backbone, (self.views[name].size, self.views[name].size))
+            except InputError as error:
+                side = max(backbone.layout.fixed_size or (0,))
+                remedy = f"set --views.size {side} and --host.small_ratio 1, where the host has it; or {error.remedy}"
+                raise InputError(error.problem, remedy=remedy) from error
+        for objective in self.objectives.values():
+            reader = objective.reader.build(backbone)
+            if self.is_frozen and objective.reader.rows == "region":
+                self._check_cells(objective, backbone, reader.stride)
+
+    def _check_cells(self, objective: Objective, backbone: Backbone, stride: int) -> None:
+        """Refuse a map of one cell: all regions of an image would be the same row, and heads that could learn what to
+        make of it are not there under a frozen teacher."""
+        smallest = min(self.views[name].size for pair in objective.pairs for name in (pair.student, pair.teacher))
+        if smallest > stride:
+            return
+        largest = max(view.size for view in self.views.values())
+        problem = f"'{backbone.timm_name}' has cells of {stride} px, so a view of {smallest} px has a single one"
+        remedy = f"set --views.size {math.ceil(2 * stride * largest / smallest)} or more, or choose another network."
+        raise InputError(problem, remedy=remedy)
 
     def table(self) -> str:
         """The plan as a short table: its views with what they are made of, then its objectives with their pairs."""

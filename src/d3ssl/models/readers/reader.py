@@ -37,6 +37,8 @@ class Reader(nn.Module):
     needs: Level
     """How deep the backbone has to be run."""
     out_features: int
+    stride: int = 0
+    """Of the map that regions are read from: view px per map px; 0: there is not one such map."""
 
     def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
         raise NotImplementedError
