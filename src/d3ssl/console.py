@@ -3,6 +3,7 @@ so that standard output stays free for what programs read."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -70,6 +71,12 @@ def progress(label: str, total: int, start: int = 0) -> Iterator[Ticker]:
 def say(text: str) -> None:
     """A plain line for people; one that is longer than the window is not broken, so that paths can be copied."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """``say`` what need not be said again in this process, such as how a file is read each time it is read."""
+    say(text)
 
 
 def warn(problem: str, remedy: str | None = None) -> None:

@@ -57,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise D3sslError(f"there is no command '{argv[0]}'", remedy=nearest(argv[0], COMMANDS))
         return importlib.import_module(f"d3ssl.cli.{argv[0]}").run(argv[1:]) or 0
     except D3sslError as error:
-        console.print(f"error: {error}", style="bold red", markup=False)
+        # Not broken where the window ends, so that paths and commands can be copied.
+        console.print(f"error: {error}", style="bold red", markup=False, soft_wrap=True)
         return 2
 
 

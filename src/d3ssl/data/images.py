@@ -267,7 +267,8 @@ def _fit_channels(path: Place, array: UInt8[np.ndarray, "H W C"], channels: int)
     if found == 1 and channels == 3:
         return np.repeat(array, 3, axis=2)
     problem = f"has {found} channels where {channels} are wanted"
-    raise InputError(problem, path=path, remedy=f"set the number of channels to {found}, or convert the images.")
+    remedy = f"set the number of channels to {found} (--canvas.channels where there is one), or convert the images."
+    raise InputError(problem, path=path, remedy=remedy)
 
 
 def _resize(array: UInt8[np.ndarray, "H W C"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w C"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from d3ssl.console import say
+from d3ssl.console import say_once
 from d3ssl.errors import CheckpointError, first_names
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.lookalike import classifier_layers, find_lookalike, find_prefixes, shapes_of, without_classifier
@@ -37,7 +37,7 @@ def fill(backbone: Backbone, found: WeightsFile) -> None:
     _check(backbone, {key: own[key] for key in needed}, state, found)
     halves = sorted({str(value.dtype).removeprefix("torch.") for value in state.values() if value.dtype in _HALF})
     if halves:
-        say(f"{found.path}: {' and '.join(halves)} weights are used as float32, and saved as they came.")
+        say_once(f"{found.path}: {' and '.join(halves)} weights are used as float32, and saved as they came.")
     held = {key: own[key] for key in own.keys() & theirs.keys() if own[key].shape == theirs[key].shape}
     with torch.no_grad():
         for key, value in held.items():
@@ -95,5 +95,8 @@ def _check_channels(backbone: Backbone, own: dict[str, Tensor], state: dict[str,
     key = next(iter(own))
     layer, channels = key.removesuffix(".weight"), state[key].shape[1]
     problem = f"{layer} takes {channels} channels, the images have {backbone.in_channels}"
-    remedy = f"give images of {channels} channels (load_backbone(..., in_channels={channels})), or weights made for "
-    raise CheckpointError(problem, path=found.path, remedy=f"{remedy}{backbone.in_channels}.")
+    remedy = (
+        f"for images of {channels} channels set --canvas.channels {channels} (load_backbone(..., "
+        f"in_channels={channels})); for these, give weights made for {backbone.in_channels}."
+    )
+    raise CheckpointError(problem, path=found.path, remedy=remedy)

@@ -105,7 +105,8 @@ def start_backbone(name: str | None, weights: str | None, in_channels: int) -> B
         raise InputError(problem, remedy="leave the backbone's name out, or choose weights of that network.")
     if backbone.in_channels != in_channels:
         problem = f"the weights {weights} take {backbone.in_channels} channels, the images have {in_channels}"
-        raise InputError(problem, remedy=f"give images of {backbone.in_channels} channels, or other weights.")
+        remedy = f"set --canvas.channels {backbone.in_channels} and give such images, or give other weights."
+        raise InputError(problem, remedy=remedy)
     return backbone.train()
 
 
@@ -144,7 +145,7 @@ def _from_library(library: Library, spec: str, in_channels: int) -> Backbone:
     if not path.is_file():
         own = f"{library}:{name}"
         remedy = f"give a file of weights, or {own}, {own}:random:SEED, {own}:pretrained."
-        raise InputError("no such file", path=path, remedy=remedy)
+        raise InputError("is a folder" if path.is_dir() else "no such file", path=path, remedy=remedy)
     fill(backbone, read_weights(path))
     return backbone
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from d3ssl.console import say
-from d3ssl.errors import CheckpointError, InputError, first_names
+from d3ssl.console import say_once
+from d3ssl.errors import CheckpointError, D3sslError, InputError, first_names
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model", "backbone", "net")
 """How training scripts wrap their weights, the averaged ones first (as timm prefers them)."""
@@ -47,12 +48,28 @@ def read_weights(path: Path) -> WeightsFile:
     _refuse_pointers(path)
     try:
         found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = f"the file is damaged or of another kind; {_STATE}"
-        raise CheckpointError(f"holds no weights that can be read ({text})", path=path, remedy=remedy) from error
+    except D3sslError:
+        raise
+    except Exception as error:  # bytes that are no pickle, or another one, fail in many ways
+        why, remedy = _unreadable(path, str(error))
+        raise CheckpointError(f"holds no weights that can be read{why}", path=path, remedy=remedy) from error
     refuse_quantised(found.state, path)
     return found
+
+
+def _unreadable(path: Path, text: str) -> tuple[str, str]:
+    """What is known of a file that cannot be read, and what to do. torch's own advice is to run what is in the file."""
+    if "TorchScript" in text:
+        remedy = f"save its weights alone: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pth')."
+        return ": it is a TorchScript archive, which is code", remedy
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        remedy = (
+            f"if you trust the file, save its tensors alone: found = torch.load('{path}', weights_only=False); "
+            "torch.save(found.state_dict(), 'weights.pth'), or found['model'] and so on where it is a dict."
+        )
+        return f": beside tensors it holds objects ({found[1]}), whose code would be run", remedy
+    reason = text.splitlines()[0] if text and "weights_only" not in text else ""
+    return f" ({reason})" if reason else "", f"the file is damaged or of another kind; {_STATE}"
 
 
 def refuse_quantised(state: dict[str, Any], path: Path) -> None:
@@ -81,7 +98,9 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 
 def _read_torch(path: Path) -> WeightsFile:
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of quantised tensors and TorchScript, which are refused with words of our own
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
     wrapper: list[str] = []
     around: list[dict[str, Any]] = []
     while isinstance(loaded, dict) and (key := _wrapper_key(loaded, path)) is not None:
@@ -113,7 +132,7 @@ def _wrapper_key(loaded: dict[Any, Any], path: Path) -> str | None:
     """The entry that holds the weights: a usual name, or the only one that is a state dict."""
     usual = [key for key in _WRAPPERS if isinstance(loaded.get(key), dict)]
     if len(usual) > 1:
-        say(f"{path}: '{usual[0]}' is read; {', '.join(map(repr, usual[1:]))} in the same file is not.")
+        say_once(f"{path}: '{usual[0]}' is read; {', '.join(map(repr, usual[1:]))} in the same file is not.")
     states = usual or [key for key, value in loaded.items() if _is_state(value)]
     return states[0] if usual or len(states) == 1 else None
 

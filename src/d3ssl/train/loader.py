@@ -116,17 +116,19 @@ class CanvasDataset(Dataset):
         Raises:
             InputError: the regions were made for images of another size, or no image can be read.
         """
-        bad: list[str] = []
+        bad: list[InputError] = []
         for attempt in range(min(len(self), 100)):
             place = self.place(number + attempt)
             path = self.images.paths[self.positions[place]]
             try:
                 canvas, size = read_canvas(path, self.config.size, self.config.channels)
             except InputError as error:
-                bad.append(str(error))
+                bad.append(error)
                 continue
-            return self._item(number, place, canvas, size), bad
-        raise InputError("100 images in a row cannot be read: " + bad[0], remedy="check the disk and the data folder.")
+            return self._item(number, place, canvas, size), [str(error) for error in bad]
+        problem = f"{len(bad)} images in a row cannot be used; the first {bad[0].problem}"
+        remedy = bad[0].remedy or "check the disk and the data folder."
+        raise InputError(problem, path=bad[0].path, remedy=remedy)
 
     def _item(self, number: int, place: int, canvas: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
         config, row = self.config, self.rows[place]
