@@ -23,6 +23,7 @@ import torch
 from d3ssl.data.sources import open_images
 from d3ssl.models import load_backbone
 from d3ssl.regions.compute import compute_regions
+from d3ssl.train.config import num_steps
 from d3ssl.train.loader import CanvasDataset, Loaded, collate
 from d3ssl.train.loop import Trainer
 from d3ssl.train.recipe import recipe
@@ -50,7 +51,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
         regions = regions or compute_regions(images, config.proposals, folder / "regions.parquet")
         dataset = CanvasDataset(images, regions, config.canvas, 0, masks=True)
         trainers[name] = Trainer(
-            config, dataset, config.train.steps, torch.device("cpu"), load_backbone(options.backbone)
+            config, dataset, num_steps(config.train, len(dataset)), torch.device("cpu"), load_backbone(options.backbone)
         )
     count = trainers["kept"].config.train.batch_size
     batches = [collate([dataset[n * count + own] for own in range(count)]) for n in range(2)]

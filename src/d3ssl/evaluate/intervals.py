@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import stdev
 
 import numpy as np
@@ -18,6 +19,11 @@ get the same draws of images: the differences of their draws are those of pairs.
 
 DRAWS = "draws.npz"
 """Where a cell keeps them."""
+
+
+def save_draws(folder: Path, draws: Draws) -> None:
+    """Keep them in a cell's folder."""
+    np.savez(folder / DRAWS, allow_pickle=False, **draws)  # type: ignore[arg-type]
 
 
 def half_width(values: Sequence[float]) -> float:

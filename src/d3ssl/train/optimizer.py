@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim._param_groups import param_groups_layer_decay
 from timm.optim.lars import Lars
 from torch import nn
 

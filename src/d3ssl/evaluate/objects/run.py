@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from d3ssl.console import say
@@ -17,7 +16,7 @@ from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import annotations_digest, cached_objects
 from d3ssl.evaluate.compare import compare, make_rows
 from d3ssl.evaluate.features import ObjectFeatures, check_features
-from d3ssl.evaluate.intervals import DRAWS
+from d3ssl.evaluate.intervals import save_draws
 from d3ssl.evaluate.objects.config import ObjectsConfig
 from d3ssl.evaluate.objects.measures import measure_features, measures
 from d3ssl.evaluate.objects.pictures import draw_confusion
@@ -78,7 +77,7 @@ class ObjectsTask:
         metrics |= {"data": self.data, "data_digests": {name: found.digest() for name, found in self._sets().items()}}
         assert self.splits.train.annotations is not None
         if rank() == 0:
-            np.savez(folder / DRAWS, **draws)
+            save_draws(folder, draws)
             names = self.splits.train.annotations.names
             draw_confusion(folder / "confusion.png", features["val"].y.numpy(), named.numpy(), names)
         return metrics

@@ -17,7 +17,7 @@ from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.compare import Measure, compare, make_rows
 from d3ssl.evaluate.features import frozen, pick_device
-from d3ssl.evaluate.intervals import DRAWS, Draws, interval
+from d3ssl.evaluate.intervals import Draws, interval, save_draws
 from d3ssl.evaluate.segmentation.config import ProtocolName, SegmentationConfig
 from d3ssl.evaluate.segmentation.count import Scorer, count_pixels
 from d3ssl.evaluate.segmentation.fcn import fine_tune
@@ -220,7 +220,7 @@ class SegmentationTask:
                 iou = zip(self.val.names, own.iou().tolist(), strict=True)
                 per_class[name + suffix] = {label: None if np.isnan(value) else value for label, value in iou}
         if rank() == 0:
-            np.savez(folder / DRAWS, **draws)
+            save_draws(folder, draws)
         counts = {"train_images": train_images, "val_images": len(self.val), "classes": self.val.num_classes}
         if self.shuffled is not None:
             counts["shuffled_images"] = len(self.shuffled)
