@@ -56,7 +56,8 @@ def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone
     held_out = min(config.canvas.held_out, count // 5)
     config = dataclasses.replace(config, canvas=dataclasses.replace(config.canvas, held_out=held_out))
     start = None if backbone is None else copy.deepcopy(backbone)
-    return pretrain(config, resume=resume, backbone=start, finish=_finish)
+    measure = None if config.runtime.diagnose_every is None else _monitor(config)
+    return pretrain(config, resume=resume, measure=measure, backbone=start, finish=_finish)
 
 
 def set_strength(run: str | Path, strength: float) -> Path:
@@ -109,7 +110,7 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
     found: dict[str, Any] = {"strength": chosen, "frontier": [dataclasses.asdict(own) for own in frontier]}
     for name, own in (("start", start), ("exported", network)):
         try:
-            monitor = monitor or Monitor(size, channels=config.canvas.channels)
+            monitor = monitor or _monitor(config)
             found[name] = monitor(own)
         except D3sslError as error:
             warn(f"no diagnosis of the {name}: {error.problem}")
@@ -118,6 +119,11 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
     say(_verdict(chosen, frontier))
     say(f"report: {run / 'report.html'}")
     _export(run, network, manifest_of(config, trainer, data_digest), chosen)
+
+
+def _monitor(config: RunConfig) -> Monitor:
+    """The small diagnosis: before, on the way and after."""
+    return Monitor(config.views.size, channels=config.canvas.channels)
 
 
 def _export(run: Path, network: Backbone, manifest: dict[str, Any], strength: float) -> None:
