@@ -14,6 +14,7 @@ from d3ssl.distributed import all_reduce_mean, gather_equal, rank
 from d3ssl.methods.plan import Objective, Plan
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
+from d3ssl.models.first_layers import first_parameters
 from d3ssl.models.folded_norm import fold_norms
 from d3ssl.models.readers import Box, Reader
 
@@ -78,7 +79,7 @@ class Learner(nn.Module):
     def __init__(self, plan: Plan, backbone: Backbone) -> None:
         super().__init__()
         self.plan = plan
-        for name in backbone.unused_parameters:
+        for name in (*backbone.unused_parameters, *first_parameters(backbone, plan.frozen_stride)):
             backbone.net.get_parameter(name).requires_grad_(False)
         if plan.freeze_norm:
             fold_norms(backbone)

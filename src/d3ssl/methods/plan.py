@@ -65,6 +65,8 @@ class Plan:
     """At the last step, reached along a half cosine (BYOL, SoCo: 1)."""
     freeze_norm: bool = False
     """Batch norms of the student keep the statistics of the start."""
+    frozen_stride: int = 0
+    """The student's layers up to the map of this stride, px, keep the weights of the start; 0: all are trained."""
     cut: tuple[str, ...] = ()
     """Views that de-coupling may cut as the student sees them."""
     moved: str | None = None

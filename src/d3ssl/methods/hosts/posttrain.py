@@ -39,6 +39,8 @@ class Posttrain:
     """Cells per side of RoIAlign."""
     temperature: float = 0.1
     """Of InfoNCE."""
+    frozen_stride: int = 0
+    """The layers up to the map of this stride, px, keep the start's weights, which makes steps cheaper; 0: none."""
     keep: float = 1.0
     """Weight of 1 − cosine between student's and start's map of the whole view x1, per cell; 0: none."""
     paste: bool = False
@@ -90,6 +92,7 @@ class Posttrain:
             regions=regions,
             momentum=1.0,
             freeze_norm=True,
+            frozen_stride=self.frozen_stride,
             cut=("x1", "x2_small"),
             moved="x2",
         )
