@@ -9,7 +9,7 @@ import pytest
 
 import d3ssl
 
-FOUNDATION = ("contracts", "errors", "files", "console", "seeds", "distributed", "page", "options")
+FOUNDATION = ("contracts", "errors", "files", "console", "seeds", "distributed", "page", "options", "memory")
 ORDER = (
     "data",
     "regions",

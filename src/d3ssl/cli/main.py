@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from d3ssl import __version__
 from d3ssl.console import console
 from d3ssl.errors import D3sslError, nearest
+from d3ssl.memory import keep_freed_memory
 
 COMMANDS = {
     "quickstart": "see it all in 9 minutes: scenes, regions, host and D3SSL, evaluation, report.html",
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise D3sslError(f"there is no command '{argv[0]}'", remedy=nearest(argv[0], COMMANDS))
+        keep_freed_memory()
         return importlib.import_module(f"d3ssl.cli.{argv[0]}").run(argv[1:]) or 0
     except D3sslError as error:
         # Not broken where the window ends, so that paths and commands can be copied.

@@ -22,6 +22,7 @@ from d3ssl.data.sources import open_images
 from d3ssl.distributed import barrier, collective_device, gather_rows, rank, world_size
 from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest, make_folder, write_text
+from d3ssl.memory import keep_freed_memory
 from d3ssl.models.artifact import save_backbone
 from d3ssl.models.backbone import Backbone
 from d3ssl.regions.compute import compute_regions
@@ -70,6 +71,8 @@ def pretrain(
         remedy = "give both, such as measure=d3ssl.diagnose.Monitor(...), or neither."
         raise InputError("runtime.diagnose_every and pretrain's measure go together", remedy=remedy)
     device = choose_device(config.runtime.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     run = Path(config.out)
     images = open_images(config.data)
     try_parts(config, len(images), backbone)
