@@ -20,6 +20,7 @@ SMALL: dict[str, Any] = {
     "train__batch_size": 8,
     "schedule__warmup_steps": 0,
     "runtime__tensorboard": False,
+    "runtime__diagnose_every": None,
     "runtime__workers": 0,
 }
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
+from d3ssl.posttraining import posttrain_run
 from d3ssl.regions.compute import compute_regions
 from d3ssl.train import RunConfig, pretrain
 from d3ssl.train.enough_regions import check_enough_regions
@@ -81,3 +82,8 @@ def test_the_remedy_is_another_method_than_the_one_in_use(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="none of the 12") as caught:
         pretrain(own(data, tmp_path / "run", regions=str(file)), finish=lambda *_: None)
     assert f"d3ssl regions {data} --out FILE" in str(caught.value.remedy)
+
+
+def test_boxes_are_a_fallback_that_is_told(tiles: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    posttrain_run(config(tiles, tmp_path / "run", steps=2, proposals__label_maps=False))
+    assert capsys.readouterr().err.count("count by their boxes") == 1

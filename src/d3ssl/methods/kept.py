@@ -12,7 +12,7 @@ from d3ssl.seeds import Draws
 from d3ssl.views.maker import DrawnViews, ViewMaker
 from d3ssl.views.view import RegionsSpec
 
-CHUNK = 16
+CHUNK = 8
 """Regions that are computed at a time, always as many: the rows do not depend on which regions come together."""
 
 

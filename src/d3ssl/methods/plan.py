@@ -65,6 +65,8 @@ class Plan:
     """At the last step, reached along a half cosine (BYOL, SoCo: 1)."""
     freeze_norm: bool = False
     """Batch norms of the student keep the statistics of the start."""
+    boxes_will_do: bool = False
+    """Regions without masks count by their boxes, which is said; else masks that are missing are an error."""
     frozen_stride: int = 0
     """The student's layers up to the map of this stride, px, keep the weights of the start; 0: all are trained."""
     cut: tuple[str, ...] = ()

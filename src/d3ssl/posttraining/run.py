@@ -93,7 +93,7 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
     start, end = trainer.learner.teacher.backbone, trainer.learner.student.backbone
     size, plan = config.views.size, config.plan
     reader = next(iter(plan.objectives.values())).reader
-    batches = _held_out(config, regions)
+    batches = _held_out(config, trainer, regions)
     frontier: list[Retrieval] = []
     try:
         probes = Probes(batches, start, reader, plan.regions, size)
@@ -162,7 +162,7 @@ def at_strength(start: Backbone, end: Backbone, strength: float) -> Backbone:
     return network.eval()
 
 
-def _held_out(config: RunConfig, regions: RegionTable) -> list[CanvasBatch]:
+def _held_out(config: RunConfig, trainer: Trainer, regions: RegionTable) -> list[CanvasBatch]:
     if not config.canvas.held_out:
         return []
     dataset = CanvasDataset(
@@ -170,7 +170,7 @@ def _held_out(config: RunConfig, regions: RegionTable) -> list[CanvasBatch]:
         regions,
         config.canvas,
         config.train.seed,
-        masks=config.plan.needs_masks,
+        masks=trainer.dataset.masks,
         held_out=True,
     )
     batches = []

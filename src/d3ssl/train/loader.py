@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from d3ssl.console import warn
 from d3ssl.contracts import CanvasBatch, map_tensors
 from d3ssl.data.formats import DAMAGE, open_picture
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.errors import InputError
+from d3ssl.methods.plan import Plan
 from d3ssl.regions.table import RegionTable
 from d3ssl.seeds import numpy_generator
 from d3ssl.train.config import CanvasConfig
@@ -53,6 +55,15 @@ class EpochOrder:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, numpy_generator(self.seed, "order", epoch).permutation(self.count)
         return int(self._order[place])
+
+
+def masks_travel(plan: Plan, regions: RegionTable) -> bool:
+    """Whether label maps travel with the canvas: the plan reads masks and, if boxes will do, there are any."""
+    if plan.needs_masks and plan.boxes_will_do and all(own is None for own in regions.label_maps):
+        remedy = "use --proposals.method contrast, or annotations with masks: what surrounds an object is left out."
+        warn("the regions have no masks, so they count by their boxes", remedy)
+        return False
+    return plan.needs_masks
 
 
 class CanvasDataset(Dataset):

@@ -30,7 +30,7 @@ from d3ssl.regions.table import RegionTable, check_regions, image_changes, read_
 from d3ssl.train import checkpoint
 from d3ssl.train.config import RunConfig, as_dict, check, num_steps
 from d3ssl.train.enough_regions import check_enough_regions
-from d3ssl.train.loader import CanvasDataset
+from d3ssl.train.loader import CanvasDataset, masks_travel
 from d3ssl.train.lock import lock_run
 from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
 from d3ssl.train.optimizer import check_optimizer
@@ -95,7 +95,8 @@ def _train(
     """``pretrain`` in a folder that is its own, from a checkpoint if there is one."""
     regions = _regions(config, images, run, state)
     with StopSignal() as stop, process_group(device):
-        dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=config.plan.needs_masks)
+        masks = masks_travel(config.plan, regions)
+        dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=masks)
         if state is None:
             check_enough_regions(config, dataset)
         data_digest = _data_digest(images, regions)
