@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MODULES = ("--dc.background", "outside_masks", "--dp.carried_by", "mask", "--dp.scale", "[0.7, 1.2]")
-"""De-coupling lays other photographs around the masks, de-positioning moves what the masks cover."""
-DC, DP = ("--method.decouple", "true", *MODULES), ("--method.deposition", "true", *MODULES)
+HOST, DC, DP = (
+    ("--method.decouple", dc, "--method.deposition", dp)
+    for dc, dp in (("false", "false"), ("true", "false"), ("false", "true"))
+)
+BOTH = ("--method.decouple", "true", "--method.deposition", "true")
+PASTE = (*HOST, "--host.paste", "true")
 WHOLE = ("--host.teacher", "whole")
 
 
@@ -25,20 +28,21 @@ class Row:
 
 
 ROWS = {
-    "host": Row(),
-    "copy-paste": Row(options=("--host.paste", "true"), passes=3),
-    "DC": Row(options=DC, passes=3),
+    "host": Row(options=HOST),
+    "copy-paste": Row(options=PASTE, passes=3),
+    "DC": Row(options=DC),
     "DP": Row(options=DP, passes=3),
-    "DC + DP": Row(options=(*DC, *DP[:2]), passes=4),
-    "whole, host": Row(options=WHOLE),
-    "whole, copy-paste": Row(options=(*WHOLE, "--host.paste", "true"), passes=3),
-    "whole, DC": Row(options=(*WHOLE, *DC), passes=3),
+    "DC + DP": Row(options=BOTH, passes=3),
+    "whole, host": Row(options=(*WHOLE, *HOST)),
+    "whole, copy-paste": Row(options=(*WHOLE, *PASTE), passes=3),
+    "whole, DC": Row(options=(*WHOLE, *DC)),
     "whole, DP": Row(options=(*WHOLE, *DP), passes=3),
-    "whole, DC + DP": Row(options=(*WHOLE, *DC, *DP[:2]), passes=4),
+    "whole, DC + DP": Row(options=(*WHOLE, *BOTH), passes=3),
     "naive": Row(naive=True),
-    "host, boxes": Row(regions="boxes"),
-    "host, contrast": Row(regions="contrast"),
+    "DC, boxes": Row(options=DC, regions="boxes"),
+    "DC, contrast": Row(options=DC, regions="contrast"),
 }
+"""``DC`` is the default of the recipe."""
 GRID = tuple(list(ROWS)[:10])
 REGIONS = {
     "masks": ("--method", "annotations", "--label_maps", "true"),

@@ -109,7 +109,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--set", choices=("dev", "final"), default="dev", help="options are chosen on dev alone")
-    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=["host"], metavar="ROW")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=["DC"], metavar="ROW")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--passes", type=int, default=3200, help="views that the student sees, in batches of 16 images")
     parser.add_argument("--measure", nargs="+", choices=list(MEASURED), default=list(MEASURED))

@@ -29,5 +29,5 @@ def config(tiles: Path, out: Path, steps: int = 3, **more: Any) -> RunConfig:
     return recipe("posttrain", data=str(tiles), out=str(out), train__steps=steps, **(SMALL | more))
 
 
-BOXES: dict[str, Any] = {"host__teacher": "whole"}
+BOXES: dict[str, Any] = {"host__teacher": "whole", "method__decouple": False}
 """A plan without masks."""

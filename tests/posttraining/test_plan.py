@@ -49,5 +49,5 @@ def test_trains_with_both_modules(host: Posttrain) -> None:
 def test_dry_run_shows_the_plan(tmp_path: Path, tiles: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["posttrain", str(tiles), "--backbone", "timm:test_resnet:random", "--out", str(tmp_path / "run")]
     assert main([*words, "--method.deposition", "true", "--dry_run"]) == 0
-    assert "posttrain + DP" in capsys.readouterr().err
+    assert "posttrain + DC + DP" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -36,16 +37,24 @@ class Monitor:
     def __init__(
         self, size: int, data: str | Path | None = None, *, objects: int = 16, channels: int = 3, seed: int = 0
     ) -> None:
-        config = DiagnoseConfig(size=size, objects=objects, seeds=1, seed=seed, neighbour_classes=0, other_sides=())
+        self.config = DiagnoseConfig(
+            size=size, objects=objects, seeds=1, seed=seed, neighbour_classes=0, other_sides=()
+        )
+        self.channels = channels
+        self.images = None if data is None else open_probe_images(data)
+        if data is not None:  # what is wrong with it is said now
+            _ = self.probes
 
-        def build(images: ImageSet) -> ProbeSet:
-            return build_probes(images, config, 0, channels=channels)
+    @cached_property
+    def probes(self) -> ProbeSet:
+        """The probe set. Of procedural scenes it is made when it is first needed, as that takes seconds."""
+        if self.images is not None:
+            return self._build(self.images)
+        with procedural_images(self.config.seed) as images:
+            return self._build(images)
 
-        if data is not None:
-            self.probes = build(open_probe_images(data))
-        else:
-            with procedural_images(seed) as images:
-                self.probes = build(images)
+    def _build(self, images: ImageSet) -> ProbeSet:
+        return build_probes(images, self.config, 0, channels=self.channels)
 
     def __call__(self, backbone: Backbone) -> dict[str, float]:
         """``context_sensitivity`` and ``position_sensitivity``; the backbone's mode and place are restored.

@@ -106,11 +106,10 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
         rows = [[f"{own.strength:g}", f"{own.familiar:.1%}", f"{own.unfamiliar:.1%}"] for own in frontier]
         show_table(f"{probes.count} held-out regions found again", ["strength", "familiar", "unfamiliar"], rows)
     network = at_strength(start, end, chosen)
-    monitor: Monitor | None = None
+    monitor = _monitor(config)
     found: dict[str, Any] = {"strength": chosen, "frontier": [dataclasses.asdict(own) for own in frontier]}
     for name, own in (("start", start), ("exported", network)):
         try:
-            monitor = monitor or _monitor(config)
             found[name] = monitor(own)
         except D3sslError as error:
             warn(f"no diagnosis of the {name}: {error.problem}")
