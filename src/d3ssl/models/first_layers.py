@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from timm.models import group_parameters
 
 from d3ssl.models.backbone import Backbone
@@ -20,7 +22,8 @@ def first_parameters(backbone: Backbone, stride: int) -> list[str]:
         first = layout.chain[: layout.chain.index(layout.ends[count - 1]) + 1]
         return [name for name in names if name.startswith(tuple(f"{own}." for own in first))]
     if count and hasattr(backbone.net, "group_matcher"):
-        layers: dict[str, int] = group_parameters(backbone.net, backbone.net.group_matcher(coarse=False), reverse=True)
+        net: Any = backbone.net
+        layers = cast(dict[str, int], group_parameters(net, net.group_matcher(coarse=False), reverse=True))
         limit = (max(layers.values()) + 1) * count / len(backbone.strides)
         return [name for name in names if layers[name] < limit]
     return []
