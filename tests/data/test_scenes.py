@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from scipy import stats
 
-from d3ssl.data.scenes import Scene, ScenesConfig, Sprite, World, draw_scene, make_scenes, open_world, splits
+from d3ssl.data.scenes import Scene, ScenesConfig, Sprite, World, make_scenes, open_world, splits
 from d3ssl.data.scenes.backgrounds import Background
 from d3ssl.data.scenes.compose import compose, draw_habits
 from d3ssl.data.scenes.make import _written_beside
@@ -156,9 +156,9 @@ def drawn() -> dict[str, list[Scene]]:
 @pytest.mark.parametrize(("split", "expected"), [("val", 0.9 + 0.1 / 3), ("val_shuffled", 1 / 3)])
 def test_cooccurrence_is_as_configured(drawn: dict[str, list[Scene]], split: str, expected: float) -> None:
     theme = flat_world().habits.theme
-    agree = [theme[one.label] == scene.theme for scene in drawn[split] for one in scene.objects]
+    agree = [theme[one.label] == scene.about["theme"] for scene in drawn[split] for one in scene.objects]
     assert stats.binomtest(sum(agree), len(agree), expected).pvalue > 0.001
-    backgrounds = [scene.background == scene.theme for scene in drawn[split]]
+    backgrounds = [scene.about["background"] == scene.about["theme"] for scene in drawn[split]]
     assert stats.binomtest(sum(backgrounds), len(backgrounds), expected).pvalue > 0.001
 
 
@@ -169,7 +169,7 @@ def test_classes_are_independent_of_each_other_and_of_the_background_only_when_s
         neighbours, grounds = np.zeros((6, 6)), np.zeros((6, 3))
         for scene in drawn[split]:
             neighbours[scene.objects[0].label, scene.objects[1].label] += 1
-            grounds[scene.objects[0].label, scene.background] += 1
+            grounds[scene.objects[0].label, scene.about["background"]] += 1
         for table in (neighbours, grounds):
             p_value: Any = stats.chi2_contingency(table)[1]
             assert p_value < 1e-6 if dependent else p_value > 0.001
@@ -204,9 +204,9 @@ def test_certain_habits_leave_nothing_to_chance() -> None:
     world = flat_world(place_spread=0.0, min_objects=1, max_objects=4, object_side=(0.25, 0.3))
     for seed in range(40):
         scene = compose(world, 1.0, 1.0, np.random.default_rng(seed))
-        assert scene.background == scene.theme
+        assert scene.about["background"] == scene.about["theme"]
         for one in scene.objects:
-            assert world.habits.theme[one.label] == scene.theme
+            assert world.habits.theme[one.label] == scene.about["theme"]
             assert one.place == pytest.approx(tuple(world.habits.place[one.label]))
 
 
@@ -234,9 +234,9 @@ def test_splits_have_their_own_scenes_and_options() -> None:
     train, val, shuffled = splits(TINY)
     assert (val.cooccurrence, val.place_preference) == (train.cooccurrence, train.place_preference) == (0.9, 0.7)
     assert (shuffled.cooccurrence, shuffled.place_preference) == (0, 0)
-    pictures = [draw_scene(world, split, index).image for split in (train, val, shuffled) for index in range(3)]
+    pictures = [world.draw(split, index).image for split in (train, val, shuffled) for index in range(3)]
     assert len({picture.tobytes() for picture in pictures}) == 9
-    assert np.array_equal(draw_scene(world, val, 2).image, pictures[5])
+    assert np.array_equal(world.draw(val, 2).image, pictures[5])
 
 
 def test_result_depends_on_the_seed_but_not_on_the_processes(made: Path, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["scenes.json", "train", "val", "val_shuffled"]
     world = open_world(TINY)
     stored = np.asarray(Image.open(out / "train/images/000001.png"))
-    assert np.array_equal(stored, draw_scene(world, splits(TINY)[0], 1).image)
+    assert np.array_equal(stored, world.draw(splits(TINY)[0], 1).image)
     described = json.loads((out / "scenes.json").read_text())
     assert [one["name"] for one in described["classes"]] == list(world.objects.names)
     assert [one["theme"] for one in described["classes"]] == world.habits.theme.tolist()

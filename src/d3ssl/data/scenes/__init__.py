@@ -4,7 +4,6 @@ from d3ssl.data.scenes.compose import Scene, World
 from d3ssl.data.scenes.config import OutOfContextConfig, ScenesConfig
 from d3ssl.data.scenes.make import make_scenes, open_world, splits
 from d3ssl.data.scenes.objects import Sprite, straight_rgba
-from d3ssl.data.scenes.write import draw_scene
 
 __all__ = [
     "OutOfContextConfig",
@@ -12,7 +11,6 @@ __all__ = [
     "ScenesConfig",
     "Sprite",
     "World",
-    "draw_scene",
     "make_scenes",
     "open_world",
     "splits",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -48,6 +49,15 @@ def draw_habits(num_classes: int, config: ScenesConfig) -> Habits:
     return Habits(theme, place)
 
 
+class Split(NamedTuple):
+    """A split whose images are scenes."""
+
+    name: str
+    images: int
+    cooccurrence: float = 0.0
+    place_preference: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """All that scenes are composed from."""
@@ -56,6 +66,23 @@ class World:
     objects: Objects
     backgrounds: Backgrounds
     habits: Habits
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        return self.objects.names
+
+    def classes(self) -> list[dict[str, Any]]:
+        """What ``scenes.json`` says of each class."""
+        return [
+            {"name": name, "theme": int(theme), "place": [round(float(value), 4) for value in place]}
+            for name, theme, place in zip(self.names, *self.habits, strict=True)
+        ]
+
+    def draw(self, split: Split, index: int) -> Scene:
+        """Scene ``index`` of a split: a pure function of (seed, split, index) and the options."""
+        rng = numpy_generator(self.config.seed, "scene", split.name, index)
+        return compose(self, split.cooccurrence, split.place_preference, rng)
 
 
 class Placed(NamedTuple):
@@ -68,6 +95,8 @@ class Placed(NamedTuple):
     """Pixels of alpha ≥ 128 before occlusion."""
     source: int = -1
     """As in ``Sprite``."""
+    queried: bool = True
+    """False: a neighbour that is there and not asked about."""
 
 
 class Scene(NamedTuple):
@@ -78,9 +107,8 @@ class Scene(NamedTuple):
     """n + 1 where object n is visible, 0 on the background."""
     objects: tuple[Placed, ...]
     """From back to front."""
-    theme: int
-    background: int
-    """Theme of the background."""
+    about: Mapping[str, Any]
+    """What the annotations say of the image beside its size; of a composed one its ``theme`` and its background's."""
     photograph: int = -1
     """``source`` of the background."""
 
@@ -105,10 +133,10 @@ def compose(world: World, cooccurrence: float, place_preference: float, rng: np.
             label = _draw_label(world.habits, theme, cooccurrence, rng)
             sprite = world.objects.render(label, config.size * rng.uniform(*config.object_side), rng)
             preferred = world.habits.place[label] if rng.random() < place_preference else None
-            found = _find_place(owner, placed, sprite, preferred, config, rng)
+            found = find_place(owner, placed, sprite, preferred, config, rng)
             if found is not None:
                 place, left, top = found
-                pixels = _put(owner, sprite, left, top, len(placed) + 1)
+                pixels = put(owner, sprite, left, top, len(placed) + 1)
                 placed.append(Placed(label, place, pixels, sprite.source))
                 layers.append((sprite, left, top))
             else:
@@ -117,7 +145,8 @@ def compose(world: World, cooccurrence: float, place_preference: float, rng: np.
             continue
         behind = world.backgrounds.render(background, {one.label for one in placed}, rng)
         if behind is not None:
-            return Scene(_paint(behind.image, layers), owner, tuple(placed), theme, background, behind.source)
+            about = {"theme": theme, "background": background}
+            return Scene(paint(behind.image, layers), owner, tuple(placed), about, behind.source)
         lacking = True
     if lacking:
         problem = f"in {SCENE_TRIES} draws no photograph was found that shows none of a scene's classes"
@@ -142,7 +171,7 @@ def _draw_place(preferred: np.ndarray | None, spread: float, rng: np.random.Gene
     return float(x), float(y)
 
 
-def _find_place(
+def find_place(
     owner: UInt8[np.ndarray, "S S"],
     placed: list[Placed],
     sprite: Sprite,
@@ -168,7 +197,7 @@ def _find_place(
     return None
 
 
-def _put(owner: UInt8[np.ndarray, "S S"], sprite: Sprite, left: int, top: int, number: int) -> int:
+def put(owner: UInt8[np.ndarray, "S S"], sprite: Sprite, left: int, top: int, number: int) -> int:
     """Mark the object's pixels as its own; return how many they are."""
     height, width = sprite.alpha.shape
     inside = sprite.alpha >= 128
@@ -176,7 +205,7 @@ def _put(owner: UInt8[np.ndarray, "S S"], sprite: Sprite, left: int, top: int, n
     return int(inside.sum())
 
 
-def _paint(background: UInt8[np.ndarray, "S S 3"], layers: list[tuple[Sprite, int, int]]) -> UInt8[np.ndarray, "S S 3"]:
+def paint(background: UInt8[np.ndarray, "S S 3"], layers: list[tuple[Sprite, int, int]]) -> UInt8[np.ndarray, "S S 3"]:
     """Lay the premultiplied sprites over the background, from back to front."""
     image = background.copy()
     for sprite, left, top in layers:

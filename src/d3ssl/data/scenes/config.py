@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from d3ssl.errors import InputError
 
+Blend = Literal["none", "feathered", "gaussian"]
+_OF_SCENES = ("images", "themes", "cooccurrence", "place_preference", "place_spread", "object_side", "rotation", "flip")
+_OF_SCENES += ("brightness",)
+_UNCHANGED = "is not given with --conditions true: there, objects keep their size, pose and light"
 PROCEDURAL_CLASSES = 24
 """Classes of procedural objects unless ``num_classes`` says otherwise: 8 shapes, each with 3 of the 6 textures."""
 
@@ -22,7 +26,8 @@ class ScenesConfig:
     images: int = 6000
     """Training scenes."""
     val_images: int | None = None
-    """Scenes in each of ``val`` and ``val_shuffled``; None: a sixth of ``images``, at least 200."""
+    """Scenes in each of ``val`` and ``val_shuffled``; None: a sixth of ``images``, at least 200. With ``conditions``:
+    the most objects that are asked about."""
     size: int = 128
     """Side of the square scenes, px."""
     num_classes: int | None = None
@@ -125,6 +130,17 @@ class OutOfContextConfig(ScenesConfig):
     """As above."""
     data: str
     """Data with instance masks."""
+    conditions: bool = False
+    """Controlled conditions instead of scenes: one object is asked about in each image, the same ones in every split.
+    OUT/val: in its own photograph. ``val_replaced``: cut out and pasted back (what pasting does). ``val_congruent``: at
+    the same place of another photograph that shows its class. ``val_elsewhere``: of one that does not; annotated
+    objects of both are painted over. ``val_anywhere``: on the latter at any place, beside ``min_objects`` − 1 to
+    ``max_objects`` − 1 neighbours that it never (or most seldom) has. OUT/train is photographs, as with ``train``
+    natural. Validation photographs smaller than a scene take no part, nor do objects whose box fills more than half of
+    theirs or is less than 16 px wide or high in the scene."""
+    blends: tuple[Blend, ...] = ("feathered",)
+    """With ``conditions``, how the edges of pasted objects are made: ``none`` (hard), ``feathered`` (fading over 2 px),
+    ``gaussian`` (a blurred edge). Of several, each image is made with every one, so that edges tell nothing."""
     train: Literal["scenes", "natural"] = "scenes"
     """What OUT/train is. ``scenes``: pasted too, from DATA's training part (``images`` of them). ``natural``: DATA's
     training photographs as they are, as links, with their objects that have masks: then ``evaluate objects`` learns
@@ -142,6 +158,18 @@ class OutOfContextConfig(ScenesConfig):
     """Most objects of a class that are cut out for a split; of more, that many are drawn at random (by ``seed``). They
     are kept in memory: some 50 kB each at 160 px."""
 
+    @property
+    def keeps_photographs(self) -> bool:
+        """Whether OUT/train is photographs, not scenes."""
+        return self.train == "natural" or self.conditions
+
+    def identity(self) -> dict[str, Any]:
+        """As above."""
+        options = super().identity()
+        if not self.conditions:  # scenes made before there were conditions are still the same
+            del options["conditions"], options["blends"]
+        return options
+
     def check(self) -> None:
         """Raise InputError for values with which no scenes can be made."""
         super().check()
@@ -153,7 +181,12 @@ class OutOfContextConfig(ScenesConfig):
             ("min_side", self.min_side >= 1, "is at least 1 px"),
             ("min_pixels", self.min_pixels >= 1, "is at least 1"),
             ("max_per_class", self.max_per_class >= 2, "is at least 2"),
+            ("blends", len(set(self.blends)) == len(self.blends) > 0, "names each blend once"),
+            ("blends", self.conditions or self.blends == ("feathered",), "is not given without --conditions true"),
         ]
+        if self.conditions:
+            defaults = {field.name: field.default for field in fields(self)}
+            rules += [(name, getattr(self, name) == defaults[name], _UNCHANGED) for name in _OF_SCENES]
         for name, holds, rule in rules:
             if not holds:
                 problem = f"scenes option {name} = {getattr(self, name)!r} does not fit --from"

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from d3ssl import console
-from d3ssl.data.scenes.annotated import Side, gather, open_sides, side_of, sides_digest
+from d3ssl.data.scenes.annotated import Side, gather, open_sides, sides_digest
 from d3ssl.data.scenes.backgrounds import ProceduralBackgrounds
-from d3ssl.data.scenes.compose import World, draw_habits
+from d3ssl.data.scenes.compose import Split, World, draw_habits
 from d3ssl.data.scenes.config import OutOfContextConfig, ScenesConfig
 from d3ssl.data.scenes.cutouts import CUTOUT_SUFFIXES, CutoutObjects
 from d3ssl.data.scenes.objects import ProceduralObjects
 from d3ssl.data.scenes.photos import PHOTO_SUFFIXES, PhotoBackgrounds
 from d3ssl.data.scenes.walk import find_pictures
-from d3ssl.data.scenes.write import VERSION, Split, write_splits
+from d3ssl.data.scenes.write import VERSION, write_splits
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import digest, read_json, write_json
 
@@ -29,7 +29,7 @@ def splits(config: ScenesConfig) -> tuple[Split, ...]:
     habits = (config.cooccurrence, config.place_preference)
     train = Split("train", config.images, *habits)
     tested = (Split("val", config.num_val(), *habits), Split("val_shuffled", config.num_val(), 0.0, 0.0))
-    return tested if _is_natural(config) else (train, *tested)
+    return tested if _keeps_photographs(config) else (train, *tested)
 
 
 def open_world(config: ScenesConfig) -> World:
@@ -46,10 +46,12 @@ def open_world(config: ScenesConfig) -> World:
 
 
 def make_scenes(out: str | Path, config: ScenesConfig) -> None:
-    """Write ``out/train``, ``out/val`` and ``out/val_shuffled``, and ``out/scenes.json`` that tells how they were made.
+    """Write ``out/train``, ``out/val`` and ``out/val_shuffled`` (with ``OutOfContextConfig.conditions`` its conditions
+    instead of the latter two), and ``out/scenes.json`` that tells how they were made.
 
     Each split holds ``images/``, ``annotations.json`` (COCO: categories, boxes of the visible part, visible masks as
-    RLE; additionally ``theme`` and ``background`` an image, ``visible`` (share) and ``place`` an object) and
+    RLE; additionally ``theme`` and ``background`` an image, ``visible`` (share) and ``place`` an object; of conditions
+    ``photograph`` and ``blend`` an image, and neighbours that are not asked about are crowds, ``iscrowd`` 1) and
     ``semantic/`` (PNG a scene: 0 on the background, class index + 1 on an object; 16 bit from 256 classes on).
     Everything is written beside ``out`` first and renamed at the end, so ``out`` is either whole or not there. If it
     is there, made with the same options from the same files, nothing is done.
@@ -70,24 +72,25 @@ def make_scenes(out: str | Path, config: ScenesConfig) -> None:
     if _is_made(out, identity):
         console.say(f"{out}: the same scenes are there already.")
         return
-    material, plan = None, []
     if isinstance(config, OutOfContextConfig) and sides is not None:
-        material = gather(config, sides)
-        plan = [(split, material.worlds[side_of(split.name)]) for split in splits(config)]
+        material = gather(config, sides, splits(config))
+        plan = material.plan
     else:
-        world = open_world(config)
+        material, world = None, open_world(config)
         plan = [(split, world) for split in splits(config)]
     with _written_beside(out) as partial:
         described = write_splits(partial, plan, config.workers)
         if material is not None:
             material.finish(partial, described)
-        write_json(partial / "scenes.json", {**identity, "classes": _describe_classes(plan[-1][1])})
-    trained = "photographs to train on: DATA's own" if _is_natural(config) else f"{config.images} scenes to train on"
-    console.say(f"{out}: {trained}, {config.num_val()} scenes in each of val and val_shuffled.")
+        write_json(partial / "scenes.json", {**identity, "classes": plan[-1][1].classes()})
+    kept = _keeps_photographs(config)
+    trained = "photographs to train on: DATA's own" if kept else f"{config.images} scenes to train on"
+    tested = [split.name for split, _ in plan if split.name != "train"]
+    console.say(f"{out}: {trained}, {plan[-1][0].images} scenes in each of {', '.join(tested)}.")
 
 
-def _is_natural(config: ScenesConfig) -> bool:
-    return isinstance(config, OutOfContextConfig) and config.train == "natural"
+def _keeps_photographs(config: ScenesConfig) -> bool:
+    return isinstance(config, OutOfContextConfig) and config.keeps_photographs
 
 
 def _sources_digest(config: ScenesConfig, sides: tuple[Side, Side] | None) -> str:
@@ -144,10 +147,3 @@ def _written_beside(out: Path) -> Iterator[Path]:
         raise D3sslError(problem, path=out, remedy="choose another folder.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _describe_classes(world: World) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "theme": int(theme), "place": [round(float(value), 4) for value in place]}
-        for name, theme, place in zip(world.objects.names, *world.habits, strict=True)
-    ]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import simplejpeg
@@ -18,10 +18,10 @@ from jaxtyping import Bool, Shaped, UInt8
 from PIL import Image
 
 from d3ssl import console
-from d3ssl.data.scenes.compose import Scene, World, compose
+from d3ssl.data.scenes.compose import Scene, Split
+from d3ssl.data.scenes.config import ScenesConfig
 from d3ssl.errors import D3sslError
 from d3ssl.files import write_text
-from d3ssl.seeds import numpy_generator
 
 VERSION = 1
 """Raised whenever the same options no longer give the same scenes."""
@@ -29,30 +29,36 @@ CHUNK = 50
 """Scenes a process makes at a time."""
 
 
-class Split(NamedTuple):
-    """A split whose images are scenes."""
+@runtime_checkable
+class Maker(Protocol):
+    """What draws scenes. It is sent to the processes that make them."""
 
-    name: str
-    images: int
-    cooccurrence: float
-    place_preference: float
+    @property
+    def config(self) -> ScenesConfig: ...
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        ...
 
-def draw_scene(world: World, split: Split, index: int) -> Scene:
-    """Scene ``index`` of a split: a pure function of (seed, split, index) and the options."""
-    rng = numpy_generator(world.config.seed, "scene", split.name, index)
-    return compose(world, split.cooccurrence, split.place_preference, rng)
+    def classes(self) -> list[dict[str, Any]]:
+        """What ``scenes.json`` says of each class."""
+        ...
+
+    def draw(self, split: Split, index: int) -> Scene:
+        """Scene ``index`` of a split: always the same."""
+        ...
 
 
 Described = dict[str, Any]
 """What is said about a scene: its entry ``image`` and its ``objects``' entries in the annotations, without ids; and
 ``photograph`` and ``instances``, the sources that it was made of."""
-Plan = Sequence[tuple[Split, World]]
-"""The splits to make, each with the world that it is drawn from."""
+Plan = Sequence[tuple[Split, Maker]]
+"""The splits to make, each with what draws it."""
 
 
 def write_splits(folder: Path, plan: Plan, workers: int) -> dict[str, list[Described]]:
-    """Make all scenes of the splits, each from its world, and write them; return what they are, by split, in order."""
+    """Make all scenes of the splits, each by its maker, and write them; return what they are, by split, in order."""
     for split, _ in plan:
         for kind in ("images", "semantic"):
             (folder / split.name / kind).mkdir(parents=True)
@@ -67,8 +73,8 @@ def write_splits(folder: Path, plan: Plan, workers: int) -> dict[str, list[Descr
         for (number, start, stop), part in zip(chunks, _run(folder, plan, chunks, workers), strict=True):
             described[plan[number][0].name] += part
             ticker.advance(stop - start)
-    for split, world in plan:
-        document = coco_document(described[split.name], world.objects.names)
+    for split, maker in plan:
+        document = coco_document(described[split.name], maker.names)
         write_text(folder / split.name / "annotations.json", json.dumps(document) + "\n")
     return described
 
@@ -106,13 +112,13 @@ def _make_chunk_in_worker(chunk: tuple[int, int, int]) -> list[Described]:
 
 def _make_chunk(folder: Path, plan: Plan, number: int, start: int, stop: int) -> list[Described]:
     """Write the scenes start … stop − 1 of one of the splits."""
-    split, world = plan[number]
+    split, maker = plan[number]
     described = []
     for index in range(start, stop):
-        scene = draw_scene(world, split, index)
-        name = f"{index:06d}." + ("jpg" if world.config.image_format == "jpeg" else "png")
-        _write_image(folder / split.name / "images" / name, scene.image, world.config.quality)
-        _write_semantic(folder / split.name / "semantic" / f"{index:06d}.png", scene, len(world.objects.names))
+        scene = maker.draw(split, index)
+        name = f"{index:06d}." + ("jpg" if maker.config.image_format == "jpeg" else "png")
+        _write_image(folder / split.name / "images" / name, scene.image, maker.config.quality)
+        _write_semantic(folder / split.name / "semantic" / f"{index:06d}.png", scene, len(maker.names))
         described.append(_describe(scene, name))
     return described
 
@@ -137,14 +143,10 @@ def _describe(scene: Scene, file_name: str) -> Described:
     objects = []
     for one, drawn in zip(scene.objects, mask_entries(masks), strict=True):
         visible, place = round(drawn["area"] / one.pixels, 4), [round(value, 4) for value in one.place]
+        if not one.queried:  # as a crowd is in COCO: there, but neither asked about nor counted as a mistake
+            drawn["iscrowd"] = 1
         objects.append({"category_id": one.label + 1, **drawn, "visible": visible, "place": place})
-    image = {
-        "file_name": file_name,
-        "height": size,
-        "width": size,
-        "theme": scene.theme,
-        "background": scene.background,
-    }
+    image = {"file_name": file_name, "height": size, "width": size, **scene.about}
     instances = [one.source for one in scene.objects]
     return {"image": image, "objects": objects, "photograph": scene.photograph, "instances": instances}
 

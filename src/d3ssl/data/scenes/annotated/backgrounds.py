@@ -38,21 +38,18 @@ def own_scenery(side: Side, classes: tuple[str, ...], config: OutOfContextConfig
         InputError: none is large enough, or every one shows the same class.
     """
     own = side.annotations
-    label_of = {own.names.index(name): label for label, name in enumerate(classes)}
     large = [index for index, size in enumerate(own.sizes.tolist()) if min(size) >= config.size]
     if len(large) < config.themes:
-        raise _too_small(len(large), len(own), config, Path(own.path), f"photographs of {side.name}")
-    found = []
+        raise too_small(len(large), len(own), config, Path(own.path), f"photographs of {side.name}")
+    found, shown = [], side.shows(classes)
     for number in _draw(len(large), config, side.name):
         index = large[number]
-        shown = own.labels[own.objects_of[index]].tolist()
-        shows = frozenset(label_of[label] for label in shown if label in label_of)
+        shows = frozenset(np.flatnonzero(shown[index]).tolist())
         alone = PurePosixPath(str(index))
         found.append(Scenery(side.photographs[index], side.images.paths[index], alone, shows))
     for label, name in enumerate(classes):
         if all(label in one.shows for one in found):
-            problem = f"every photograph of {side.name} shows {name}, so none can be its background"
-            raise InputError(problem, path=own.path, remedy="give a folder of other photographs: --backgrounds.")
+            raise no_background(side, name)
     return found
 
 
@@ -67,7 +64,7 @@ def folder_scenery(config: OutOfContextConfig, parts: Sequence[str]) -> dict[str
     paths = find_pictures(root, PHOTO_SUFFIXES, config.exclude)
     large = _large_files(root, paths, config.size)
     if len(large) < config.themes * len(parts):
-        raise _too_small(len(large), len(paths), config, root, "files")
+        raise too_small(len(large), len(paths), config, root, "files")
     group_of = {path: path.parts[0] for path in large}
     if len(set(group_of.values())) < config.themes * len(parts):  # few subfolders: files are dealt
         group_of = {path: path.as_posix() for path in large}
@@ -135,11 +132,22 @@ def _large_files(root: Path, paths: tuple[PurePosixPath, ...], size: int) -> lis
     return large
 
 
-def _too_small(found: int, of: int, config: OutOfContextConfig, path: Path, what: str) -> InputError:
+def no_background(side: Side, name: str) -> InputError:
+    """What to say where a class is everywhere."""
+    problem = f"every photograph of {side.name} shows {name}, so none can be its background"
+    remedy = "give a folder of other photographs: --backgrounds."
+    return InputError(problem, path=side.annotations.path, remedy=remedy)
+
+
+def too_small(found: int, of: int, config: OutOfContextConfig, path: Path, what: str) -> InputError:
+    """What to say of too few photographs that are large enough."""
     problem = (
         f"only {found} of {of} {what} can serve as backgrounds: their shorter side must be at least the scenes' "
-        f"{config.size} px, and every one of {config.themes} themes needs one"
+        f"{config.size} px"
     )
+    if config.conditions:
+        return InputError(problem, path=path, remedy="give larger photographs, or lower --size.")
+    problem += f", and every one of {config.themes} themes needs one"
     return InputError(
         problem, path=path, remedy="give larger photographs (--backgrounds FOLDER), or lower --size or --themes."
     )

@@ -12,7 +12,7 @@ import numpy as np
 from d3ssl import console
 from d3ssl.data.scenes.annotated.sides import Side
 from d3ssl.data.scenes.config import OutOfContextConfig
-from d3ssl.data.scenes.cutouts import draw_classes
+from d3ssl.data.scenes.cutouts import MIN_SIDE, draw_classes
 from d3ssl.errors import InputError, nearest
 from d3ssl.seeds import numpy_generator
 
@@ -20,6 +20,8 @@ FEWEST = 2
 """Objects of a class on a side below which nothing can be made of it."""
 FEW = 20
 """Objects of a class on a side below which its figures are shaky."""
+MOST_FILLED = 0.5
+"""Share of its photograph above which the box of an object leaves too little context to change."""
 MASKS = (
     "objects are cut out by their masks: give COCO instances with 'segmentation', Pascal VOC's "
     "ImageSets/Segmentation/train.txt, or let a segmenter (SAM prompted with your boxes) write masks into the file."
@@ -117,15 +119,17 @@ def _listed(named: Mapping[str, list[str]]) -> str:
 
 
 def _chosen(side: Side, instances: list[Instance], config: OutOfContextConfig) -> list[Instance]:
-    """All objects of photographs that are taken as they are; of others those that are large enough, at most
-    ``max_per_class`` of each class."""
-    if side.name == "train" and config.train == "natural":
+    """All objects of photographs that are taken as they are; of others those that are large enough (and, with
+    ``conditions``, have surroundings), at most ``max_per_class`` of each class."""
+    if side.name == "train" and config.keeps_photographs:
         return instances
     own = side.annotations
     by_class: dict[int, list[Instance]] = {}
     for one in instances:
         box = own.boxes[own.objects_of[one.image][one.place]]
-        if min(box[2] - box[0], box[3] - box[1]) >= config.min_side:
+        shown = (box[2:] - box[:2]) / own.sizes[one.image][::-1]  # of the photograph's width and height
+        fits = not config.conditions or (min(shown) * config.size >= MIN_SIDE and shown[0] * shown[1] <= MOST_FILLED)
+        if fits and min(box[2] - box[0], box[3] - box[1]) >= config.min_side:
             by_class.setdefault(one.label, []).append(one)
     chosen: list[Instance] = []
     with console.progress(f"choosing objects of {side.name}", sum(map(len, by_class.values()))) as ticker:

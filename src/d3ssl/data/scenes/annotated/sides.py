@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from jaxtyping import Bool
 
 from d3ssl import console
 from d3ssl.data.coco import CocoAnnotations
@@ -41,6 +42,19 @@ class Side:
     def annotations(self) -> CocoAnnotations:
         assert self.images.annotations is not None
         return self.images.annotations
+
+    def shows(self, classes: tuple[str, ...]) -> Bool[np.ndarray, "images classes"]:
+        """Which classes each photograph shows, crowds and objects without masks included."""
+        own = self.annotations
+        labels = [own.names.index(name) for name in classes]
+        return np.array([np.isin(labels, own.labels[rows]) for rows in own.objects_of]).reshape(-1, len(classes))
+
+    def check_size(self, index: int, found: tuple[int, int]) -> None:
+        """Raise InputError if a photograph is not (height, width) as large as its annotations say."""
+        height, width = (int(size) for size in self.annotations.sizes[index])
+        if found != (height, width):
+            problem = f"is {found[1]}×{found[0]} px, but its annotations say {width}×{height}"
+            raise InputError(problem, path=self.images.paths[index], remedy="annotate this image itself.")
 
 
 def open_sides(config: OutOfContextConfig) -> tuple[Side, Side]:

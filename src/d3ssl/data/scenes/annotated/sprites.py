@@ -62,10 +62,7 @@ def read_objects(
 
 def _read(side: Side, index: int) -> UInt8[np.ndarray, "H W 3"]:
     image = read_image(side.images.paths[index])
-    height, width = (int(size) for size in side.annotations.sizes[index])
-    if image.shape[:2] != (height, width):
-        problem = f"is {image.shape[1]}×{image.shape[0]} px, but its annotations say {width}×{height}"
-        raise InputError(problem, path=side.images.paths[index], remedy="annotate this image itself.")
+    side.check_size(index, (image.shape[0], image.shape[1]))
     if image.shape[2] == 1:
         return np.repeat(image, 3, axis=2)
     if image.shape[2] != 3:
