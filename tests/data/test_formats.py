@@ -109,7 +109,7 @@ def test_voc_lists_are_the_choice_of_a_split(voc: Path) -> None:
     assert open_images(lists / "Main/val.txt").ids == ("2007_000005.jpg", "2007_000006.jpg", "2007_000007.jpg")
     assert open_images(lists / "Segmentation/train.txt").ids == ("2007_000000.jpg", "2007_000001.jpg")
     splits = open_splits(voc, 0.2)
-    assert (len(splits.train), len(splits.val), splits.shuffled) == (5, 3, None)
+    assert (len(splits.train), len(splits.val), list(splits.tested)) == (5, 3, ["val"])
     masks = open_splits(lists / "Segmentation/train.txt", 0.2)
     assert masks.val.ids == ("2007_000002.jpg", "2007_000003.jpg")
 

@@ -137,7 +137,7 @@ def build_instances(root: Path, part: str, count: int) -> Path:
 def test_pascal_voc(tmp_path: Path, below: str) -> None:
     build_voc(tmp_path)
     splits = open_semantic(tmp_path / below, 0.2)
-    assert splits.shuffled is None and "VOC" in splits.rule
+    assert list(splits.tested) == ["val"] and "VOC" in splits.rule
     assert splits.train.ids == tuple(f"JPEGImages/2007_{number:06d}.jpg" for number in range(3))
     assert len(splits.val) == 2 and splits.val.num_classes == 21
     assert splits.val.names[0] == "background" and splits.val.names[15] == "person"
@@ -196,8 +196,8 @@ def test_coco_instances_pair(tmp_path: Path) -> None:
 def test_scenes_have_the_maps_that_were_written_beside_them(tmp_path: Path) -> None:
     make_scenes(tmp_path, ScenesConfig(images=6, val_images=4, size=64, workers=1))
     splits = open_semantic(tmp_path, 0.2)
-    assert splits.shuffled is not None and len(splits.train) == 6
-    for images in (splits.train, splits.val, splits.shuffled):
+    assert list(splits.tested) == ["val", "shuffled"] and len(splits.train) == 6
+    for images in (splits.train, *splits.tested.values()):
         for index, path in enumerate(images.paths):
             assert isinstance(path, Path)
             truth = np.asarray(Image.open(path.parent.parent / "semantic" / f"{path.stem}.png"))

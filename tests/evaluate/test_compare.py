@@ -13,7 +13,9 @@ from PIL import Image
 
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import weights_digest
-from d3ssl.evaluate.compare import Measure, Measured, Row, compare, make_rows, verdict
+from d3ssl.evaluate.compare import Row, compare, make_rows
+from d3ssl.evaluate.report import losses, verdict
+from d3ssl.evaluate.task import Measure, Measured
 from d3ssl.models import Backbone, create_backbone, save_backbone
 
 
@@ -112,6 +114,18 @@ def test_verdict_knows_what_is_better_and_what_may_be_chance() -> None:
     assert "do not touch" in verdict(Weight(), [row("us", 9.0), row("x", 1.0)])[1]
     assert "no better than x" in verdict(Weight(), [row("us", 0.0), row("x", 1.0)])[1]
     assert "overlap" in verdict(Weight(), [row("us", 1.5), row("x", 1.0)])[1]
+
+
+def test_losses_are_sentences_with_all_rows() -> None:
+    class Losing(Weight):
+        gap = Measure(key="gap", title="gap", meaning="lost", loss_when="when all changes")
+        measures = (*Weight.measures, gap, Measure(key="absent", title="other", meaning="lost", loss_when="never"))
+
+    found = [
+        Measured(name="a", cells=[{"gap": 0.21, "gap_low": 0.18, "gap_high": 0.24}]),
+        Measured(name="b", cells=[{"gap": 0.06}]),
+    ]
+    assert losses(Losing(), found) == ["When all changes, a loses 21.0 [18.0, 24.0] points; b 6.0."]
 
 
 def test_random_is_the_same_network_read_alike(tmp_path: Path) -> None:

@@ -19,11 +19,11 @@ from PIL import Image
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
-from d3ssl.evaluate.compare import Task
 from d3ssl.evaluate.detection import STATISTICS, DetectionConfig, DetectionTask, build_detector, evaluate_detection
 from d3ssl.evaluate.detection.inference import detect
 from d3ssl.evaluate.detection.pictures import draw_detections
 from d3ssl.evaluate.detection.train import CHECKPOINT, Batches, train_detector
+from d3ssl.evaluate.task import Task
 from d3ssl.models import create_backbone
 
 CONFIG = DetectionConfig(

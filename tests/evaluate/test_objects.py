@@ -149,7 +149,7 @@ def test_crowds_and_small_objects_are_passed_over(root: Path, tmp_path: Path) ->
 
 def test_one_set_is_split_by_its_ids_only(root: Path, tmp_path: Path) -> None:
     splits = open_splits(root / "train", 0.3)
-    assert splits.shuffled is None
+    assert list(splits.tested) == ["val"]
     assert not set(splits.train.ids) & set(splits.val.ids)
     assert len(splits.train) + len(splits.val) == 60 and 8 <= len(splits.val) <= 28
     folder = tmp_path / "half"

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.evaluate.compare import weights_digest
+from d3ssl.evaluate.cache import weights_digest
 from d3ssl.evaluate.segmentation import SegmentationConfig, SegmentationTask, evaluate_segmentation
 from d3ssl.models import Backbone, create_backbone
 

@@ -10,8 +10,8 @@ from typing import Any
 from matplotlib import pyplot as plt
 
 from d3ssl import page
-from d3ssl.evaluate.compare import Measure
 from d3ssl.evaluate.objects.measures import measures
+from d3ssl.evaluate.task import Measure
 from d3ssl.page import COLOURS
 
 
@@ -29,7 +29,7 @@ class Row:
 
 
 MEASURES = (
-    *(m for m in measures(()) if m.key != "o_knn_per_class"),
+    *(m for m in measures((), ("val", "shuffled")) if m.key != "o_knn_per_class"),
     Measure(
         key="context_sensitivity",
         title="context sensitivity",
@@ -66,7 +66,7 @@ def write_report(path: Path, rows: Sequence[Row], pictures: Sequence[tuple[str, 
         _table(rows),
         page.figure(_bars(rows), "Bars: the figures of the table; whiskers: 95 % intervals."),
         page.heading("What they mean"),
-        page.definitions((m.title, m.meaning) for m in MEASURES),
+        page.definitions((m.label, m.meaning) for m in MEASURES),
         page.heading("The training"),
         page.figure(_curves(rows), curves),
         page.heading("What was trained on, and what was measured on"),
@@ -133,7 +133,7 @@ def _table(rows: Sequence[Row]) -> str:
         best += [(number, column) for column, v in enumerate(values, start=1) if v is not None and v == winner]
         arrow = "higher is better" if measure.higher_is_better else "lower is better"
         unit = ", %" if measure.percent else ""
-        lines.append([f"{measure.title}{unit}\n{arrow}", *(cell(row, measure) for row in rows)])
+        lines.append([f"{measure.label}{unit}\n{arrow}", *(cell(row, measure) for row in rows)])
     lines.append(["training time, s", *("–" if r.seconds is None else f"{r.seconds:.0f}" for r in rows)])
     note = "value [95 % interval, bootstrap]; bold: best"
     return page.table(["", *(row.name for row in rows)], lines, best=best, note=note)
@@ -151,7 +151,7 @@ def _bars(rows: Sequence[Row]) -> bytes:
             error = [[max(value - low, 0) * factor], [max(high - value, 0) * factor]]
             axis.bar(place, value * factor, yerr=error, color=COLOURS[place % len(COLOURS)], capsize=4, width=0.7)
         axis.set_xticks(range(len(rows)), [row.name for row in rows], fontsize=8)
-        axis.set_title(f"{measure.title}{' (%)' if measure.percent else ''}", fontsize=9)
+        axis.set_title(f"{measure.label}{' (%)' if measure.percent else ''}", fontsize=9)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in panels[len(MEASURES) :]:
         axis.set_axis_off()

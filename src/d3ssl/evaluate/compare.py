@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import timm
 import torch
-from matplotlib import pyplot as plt
 
 import d3ssl
-from d3ssl import page
-from d3ssl.console import say, show_table
+from d3ssl.console import say
 from d3ssl.distributed import barrier, rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import weights_digest
-from d3ssl.evaluate.intervals import half_width
+from d3ssl.evaluate.report import show_figures, write_report
+from d3ssl.evaluate.task import Measured, Task
 from d3ssl.files import digest, make_folder, read_json, write_json
 from d3ssl.models import Backbone, load_backbone
 
 RANDOM = "random"
 """The baseline of this name: the same network as the first backbone's, read alike, with random weights."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measure:
-    """How a figure is shown and explained."""
-
-    key: str
-    title: str
-    meaning: str
-    higher_is_better: bool = True
-    percent: bool = True
-    """Shares 0..1, shown as per cent."""
-
-
-@runtime_checkable
-class Task(Protocol):
-    """Something that backbones can be measured at."""
-
-    name: str
-    measures: tuple[Measure, ...]
-    """What is compared, the main figure first."""
-    captions: dict[str, str]
-    """File name of a picture in a cell's folder → its caption on the page."""
-
-    def fingerprint(self) -> str:
-        """Changes with the data and with every option that the figures depend on, but not with backbone and seed."""
-        ...
-
-    def budget(self) -> str:
-        """What every row gets, in a sentence: objects, images, steps."""
-        ...
-
-    def measure(self, backbone: Backbone, seed: int, folder: Path) -> dict[str, Any]:
-        """Measure one backbone (left as it was) with one seed.
-
-        Args:
-            seed: decides what is drawn: training objects, order, initial heads.
-            folder: for pictures (see ``captions``), results and checkpoints of this cell.
-
-        Returns:
-            JSON: figures by the keys of ``measures``, each with ``_low`` and ``_high`` where images give an interval.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,36 +33,6 @@ class Row:
     name: str
     load: Callable[[int], Backbone]
     """Seed → backbone."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Measured:
-    """A row with its cells."""
-
-    name: str
-    folders: list[Path] = field(default_factory=list)
-    cells: list[dict[str, Any]] = field(default_factory=list)
-    """What ``Task.measure`` gave, a seed each."""
-
-    def summary(self, measures: Sequence[Measure]) -> dict[str, float]:
-        """Mean over the seeds, with its 95 % interval.
-
-        What the seeds make (Student's t) and what the tested images make (the cells' bootstrap, averaged) is added in
-        quadrature: seeds that test on the same images would else pretend that these are all there are.
-        """
-        found: dict[str, float] = {}
-        for key in [m.key for m in measures if all(m.key in cell for cell in self.cells)]:
-            values = [float(cell[key]) for cell in self.cells]
-            found[key] = mean(values)
-            half = 0.0
-            if len(values) > 1:
-                half = half_width(values)
-            for end, sign in ((f"{key}_low", -1), (f"{key}_high", 1)):
-                has_bootstrap = all(end in cell for cell in self.cells)
-                if has_bootstrap or len(values) > 1:
-                    images = mean(abs(cell[end] - cell[key]) for cell in self.cells) if has_bootstrap else 0.0
-                    found[end] = found[key] + sign * math.hypot(half, images)
-        return found
 
 
 def make_rows(backbone: Backbone | str | Path, baselines: Sequence[str], reading: dict[str, Any]) -> list[Row]:
@@ -172,9 +96,9 @@ def compare(task: Task, rows: Sequence[Row], seeds: int, out: str | Path | None)
     result = _result(task, measured, seeds)
     if root is not None and rank() == 0:
         write_json(root / "metrics.json", result)
-        _write_report(root / "report.html", task, measured, result)
+        write_report(root / "report.html", task, measured, result)
     barrier()
-    _show(task, measured)
+    show_figures(task, measured)
     return result
 
 
@@ -221,101 +145,3 @@ def _result(task: Task, measured: Sequence[Measured], seeds: int) -> dict[str, A
         "interval": interval,
         "versions": {"d3ssl": d3ssl.__version__, "torch": torch.__version__, "timm": timm.__version__},
     }
-
-
-def show(measure: Measure, figures: dict[str, float]) -> str:
-    """``value [low, high]`` as text."""
-    if measure.key not in figures:
-        return "–"
-    factor, digits = (100, 1) if measure.percent else (1, 3)
-    ends = [figures[end] for end in (f"{measure.key}_low", f"{measure.key}_high") if end in figures]
-    shown = f"{factor * figures[measure.key]:.{digits}f}"
-    return shown + (f" [{', '.join(f'{factor * end:.{digits}f}' for end in ends)}]" if len(ends) == 2 else "")
-
-
-def _table(task: Task, measured: Sequence[Measured]) -> tuple[list[str], list[list[str]]]:
-    """A line for each measure, a column for each backbone."""
-    summaries = [row.summary(task.measures) for row in measured]
-    shown = [m for m in task.measures if any(m.key in figures for figures in summaries)]
-    lines = [[m.title + (", %" if m.percent else ""), *(show(m, figures) for figures in summaries)] for m in shown]
-    return ["", *(_short(row.name) for row in measured)], lines
-
-
-def _show(task: Task, measured: Sequence[Measured]) -> None:
-    if rank() == 0:
-        header, lines = _table(task, measured)
-        show_table(f"{task.name}: value [95 % interval]", header, lines)
-
-
-def verdict(task: Task, measured: Sequence[Measured]) -> list[str]:
-    """The first row against each other one by the main figure, in plain sentences."""
-    main, first = task.measures[0], measured[0]
-    mine = first.summary(task.measures)
-    lines = [f"{first.name}: {main.title} {show(main, mine)}{' %' if main.percent else ''}."]
-    for other in measured[1:]:
-        theirs = other.summary(task.measures)
-        better = (mine[main.key] > theirs[main.key]) == main.higher_is_better and mine[main.key] != theirs[main.key]
-        word = "better than" if better else "no better than"
-        lines.append(f"That is {word} {other.name} ({show(main, theirs)}); {_apart(main.key, mine, theirs)}.")
-    return lines
-
-
-def _apart(key: str, one: dict[str, float], other: dict[str, float]) -> str:
-    low, high = f"{key}_low", f"{key}_high"
-    if low not in one or low not in other:
-        return "there are no intervals"
-    apart = one[low] > other[high] or one[high] < other[low]
-    return "the intervals do not touch" if apart else "the intervals overlap, so this may be chance"
-
-
-def _write_report(path: Path, task: Task, measured: Sequence[Measured], result: dict[str, Any]) -> None:
-    header, lines = _table(task, measured)
-    pictures = [
-        page.figure((row.folders[0] / name).read_bytes(), f"{row.name}: {caption}")
-        for name, caption in task.captions.items()
-        for row in measured
-        if (row.folders[0] / name).exists()
-    ]
-    parts = [
-        page.verdict(verdict(task, measured)),
-        page.heading("The figures"),
-        page.table(header, lines, note=f"value [interval: {result['interval']}]. Every row gets: {result['budget']}"),
-        page.figure(_bars(task, measured), "The figures of the table; whiskers: 95 % intervals."),
-        page.heading("What they mean"),
-        page.definitions((m.title, m.meaning) for m in task.measures),
-        *([page.heading("Pictures"), *pictures] if pictures else []),
-        page.heading("How it was run"),
-        page.facts(
-            {"rows": ", ".join(row.name for row in measured), **{k: str(v) for k, v in result["versions"].items()}}
-        ),
-    ]
-    page.write_page(path, f"d3ssl evaluate {task.name}", parts)
-
-
-def _bars(task: Task, measured: Sequence[Measured]) -> bytes:
-    summaries = [row.summary(task.measures) for row in measured]
-    shown = [m for m in task.measures if any(m.key in figures for figures in summaries)][:8]
-    columns = min(4, len(shown))
-    lines = math.ceil(len(shown) / columns)
-    plot, axes = plt.subplots(lines, columns, figsize=(2.8 * columns, 2.5 * lines), layout="constrained", squeeze=False)
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
-    for axis, measure in zip(axes.flat, shown, strict=False):
-        factor = 100 if measure.percent else 1
-        for place, figures in enumerate(summaries):
-            if measure.key not in figures:
-                continue
-            value = figures[measure.key]
-            ends = (figures.get(f"{measure.key}_low", value), figures.get(f"{measure.key}_high", value))
-            error = [[factor * max(value - ends[0], 0)], [factor * max(ends[1] - value, 0)]]
-            axis.bar(
-                place, factor * value, yerr=error, capsize=4, width=0.7, color=page.COLOURS[place % len(page.COLOURS)]
-            )
-        axis.set_xticks(range(len(measured)), [_short(row.name) for row in measured], fontsize=7, rotation=20)
-        axis.set_title(measure.title + (" (%)" if measure.percent else ""), fontsize=9)
-        axis.spines[["top", "right"]].set_visible(False)
-    return page.plot_png(plot)
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"…{name[-23:]}"

@@ -13,7 +13,7 @@ from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import annotations_digest, weights_digest
-from d3ssl.evaluate.compare import Measure, compare, make_rows
+from d3ssl.evaluate.compare import compare, make_rows
 from d3ssl.evaluate.detection.coco_eval import CocoTruth, Detections, Kind, named_statistics
 from d3ssl.evaluate.detection.config import DetectionConfig
 from d3ssl.evaluate.detection.inference import detect
@@ -24,6 +24,7 @@ from d3ssl.evaluate.detection.train import CHECKPOINT, Batches, train_detector
 from d3ssl.evaluate.features import pick_device
 from d3ssl.evaluate.intervals import interval
 from d3ssl.evaluate.splits import open_splits
+from d3ssl.evaluate.task import Measure
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone
 from d3ssl.seeds import numpy_generator
@@ -52,8 +53,8 @@ class DetectionTask:
         self.train = _with_objects(splits.train)
         most = self.config.max_val_images
         self.tested = {"": _draw(splits.val, most, 0, "val")}
-        if splits.shuffled is not None:
-            self.tested["_shuffled"] = _draw(splits.shuffled, most, 0, "shuffled")
+        if "shuffled" in splits.tested:
+            self.tested["_shuffled"] = _draw(splits.tested["shuffled"], most, 0, "shuffled")
         self.masks = self._wants_masks()
         for images in self.tested.values():
             _with_objects(images, least=2)

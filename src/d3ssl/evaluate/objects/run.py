@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from d3ssl.evaluate.intervals import save_draws
 from d3ssl.evaluate.objects.config import ObjectsConfig
 from d3ssl.evaluate.objects.measures import measure_features, measures
 from d3ssl.evaluate.objects.pictures import draw_confusion
-from d3ssl.evaluate.splits import Splits, limit_objects, open_splits
+from d3ssl.evaluate.splits import Splits, drawn_as, limit_objects, open_splits, photographs
 from d3ssl.files import digest
 from d3ssl.models import Backbone
 
@@ -38,7 +38,7 @@ class ObjectsTask:
         self.config = config or ObjectsConfig()
         self.config.check()
         self.data, self.splits = str(data), open_splits(data, self.config.val_share)
-        self.measures = measures(self.config.shots)
+        self.measures = measures(self.config.shots, tuple(self.splits.tested))
         self.captions = {"confusion.png": "what the objects of val are taken for by O-KNN"}
         for images in self._sets().values():
             assert images.annotations is not None
@@ -47,8 +47,7 @@ class ObjectsTask:
                 raise InputError("has objects without masks", path=images.annotations.path, remedy=remedy)
 
     def _sets(self) -> dict[str, ImageSet]:
-        sets = {"train": self.splits.train, "val": self.splits.val, "shuffled": self.splits.shuffled}
-        return {name: images for name, images in sets.items() if images is not None}
+        return {"train": self.splits.train, **self.splits.tested}
 
     def fingerprint(self) -> str:
         options = {key: value for key, value in asdict(self.config).items() if key not in ("workers", "device")}
@@ -83,12 +82,12 @@ class ObjectsTask:
         return metrics
 
     def _extract(self, backbone: Backbone, size: int, seed: int, folder: Path) -> dict[str, ObjectFeatures]:
-        """Features by split: train, val and, if any, shuffled; val without the classes that are to be left out."""
+        """Features by split, train first; the others without the classes that are to be left out."""
         config = self.config
         features: dict[str, ObjectFeatures] = {}
         for name, images in self._sets().items():
             most = config.max_train_objects if name == "train" else config.max_val_objects
-            chosen = limit_objects(images, most, seed, name)
+            chosen = limit_objects(images, most, seed, name if name == "train" else drawn_as(name))
             if len(chosen) < len(images):
                 say(f"{name}: {len(chosen)} of {len(images)} images, drawn at random, hold {most} objects or more")
             found = cached_objects(
@@ -106,7 +105,8 @@ class ObjectsTask:
             )
             check_features(found.x, "objects")
             is_tested = name != "train" and config.unknown_classes == "leave_out"
-            features[name] = _leave_out(found, features["train"]) if is_tested else found
+            found = _leave_out(found, features["train"]) if is_tested else found
+            features[name] = replace(found, image=torch.from_numpy(photographs(chosen))[found.image])
         return features
 
 
@@ -125,17 +125,19 @@ def evaluate_objects(
 
     Args:
         backbone: a backbone, or its spec (see ``load_backbone``).
-        data: a folder of `d3ssl scenes` (train, val, val_shuffled) or one COCO set (split by a hash of the image id).
+        data: a folder of `d3ssl scenes` (train, val, val_shuffled or val_CONDITION) or one COCO set (split by a hash of
+            the image id).
         out: folder for ``metrics.json``, ``report.html``, features and cells; None: nothing is written.
         baselines: specs of other backbones to measure beside it; ``random``: the same network, random weights.
         seeds: each draws other objects (and other random weights).
 
     Returns:
         What ``metrics.json`` holds: accuracies 0..1 ``o_knn``, ``linear``, ``o_knn_per_class`` and ``few_shot_N`` and,
-        with a shuffled split, the same with ``_shuffled`` and ``context_gap`` (o_knn − o_knn_shuffled), each also with
-        ``_low`` and ``_high`` (95 %: bootstrap over images; of several seeds Student's t over seeds); ``rows`` with
+        with other splits, the same with ``_shuffled`` or ``_CONDITION``, and the differences of ``GAPS`` such as
+        ``context_gap`` (o_knn − o_knn_shuffled), each also with ``_low`` and ``_high`` (95 %: bootstrap over
+        photographs, the same draws for all conditions; of several seeds Student's t over seeds); ``rows`` with
         the figures of every backbone; ``cells`` with all that was found for each seed. With one seed also ``chance``
-        (and ``chance_shuffled``: always naming the most frequent training class), ``counts`` and ``protocol``.
+        (and ``chance_SPLIT``: always naming the most frequent training class), ``counts`` and ``protocol``.
 
     Raises:
         InputError: unusable data or options, too few objects, classes without training objects.
@@ -150,7 +152,7 @@ def _leave_out(found: ObjectFeatures, train: ObjectFeatures) -> ObjectFeatures:
     if bool(known.all()):
         return found
     say(f"{int((~known).sum())} of {len(known)} objects are left out: their classes have no training objects")
-    return ObjectFeatures(x=found.x[known], y=found.y[known], image=found.image[known], skipped=found.skipped)
+    return replace(found, x=found.x[known], y=found.y[known], image=found.image[known])
 
 
 def _check_classes(features: dict[str, ObjectFeatures], splits: Splits) -> None:

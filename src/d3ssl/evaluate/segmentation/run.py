@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from d3ssl.console import progress, say, warn
 from d3ssl.data.semantic import IGNORED, SemanticSet
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
-from d3ssl.evaluate.compare import Measure, compare, make_rows
+from d3ssl.evaluate.compare import compare, make_rows
 from d3ssl.evaluate.features import frozen, pick_device
 from d3ssl.evaluate.intervals import Draws, interval, save_draws
 from d3ssl.evaluate.segmentation.config import ProtocolName, SegmentationConfig
@@ -28,6 +28,8 @@ from d3ssl.evaluate.segmentation.pictures import Shown, draw_predictions
 from d3ssl.evaluate.segmentation.pool import CellPool, gather_cells
 from d3ssl.evaluate.segmentation.retrieval import remember
 from d3ssl.evaluate.segmentation.splits import open_semantic
+from d3ssl.evaluate.splits import TESTED, drawn_as, suffix
+from d3ssl.evaluate.task import Measure
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone
 from d3ssl.models.backbone import check_size
@@ -58,12 +60,12 @@ class SegmentationTask:
         pick_device(config.device)
         self.config, self.data = config, data
         self.splits = open_semantic(data, config.val_share)
-        self.val = _draw(self.splits.val, config.max_val_images, config.seed, "val")
-        drawn = None
-        if self.splits.shuffled is not None:
-            drawn = _draw(self.splits.shuffled, config.max_val_images, config.seed, "shuffled")
-        self.shuffled = drawn
-        self.measures = _measures(config, self.shuffled is not None)
+        self.tested = {
+            name: _draw(images, config.max_val_images, config.seed, drawn_as(name))
+            for name, images in self.splits.tested.items()
+        }
+        self.val = self.tested["val"]
+        self.measures = _measures(config, self.tested)
         shown = ", ".join(_MEANING[name][0] for name in config.protocols)
         self.captions = {PICTURE: f"validation images: image, truth (white: ignored), {shown}."}
         self._chance: dict[str, float] = {}
@@ -88,8 +90,8 @@ class SegmentationTask:
         return "; ".join([*parts, tested]) + "."
 
     def measure(self, backbone: Backbone, seed: int, folder: Path) -> dict[str, Any]:
-        """See ``Task.measure``. Figures 0..1: ``PROTOCOL_miou`` and ``PROTOCOL_pixel_accuracy``, with a shuffled split
-        also ``…_shuffled``, each with ``_low`` and ``_high`` (95 %, bootstrap over images); ``chance_miou`` and
+        """See ``Task.measure``. Figures 0..1: ``PROTOCOL_miou`` and ``PROTOCOL_pixel_accuracy``, with other splits
+        also ``…_SPLIT``, each with ``_low`` and ``_high`` (95 %, bootstrap over images); ``chance_miou`` and
         ``chance_pixel_accuracy``: always naming the training images' most frequent class; ``per_class_iou`` by protocol
         and class (null for a class that is neither in the truth nor predicted), ``counts`` and ``protocol``.
         """
@@ -97,7 +99,7 @@ class SegmentationTask:
         device, size = pick_device(config.device), config.size or backbone.input_size
         check_size(backbone, (size, size))
         train = self._train_of(seed)
-        found: dict[str, dict[str, Tally]] = {"": {}, "_shuffled": {}}
+        found: dict[str, dict[str, Tally]] = {name: {} for name in self.tested}
         shown: list[Shown] = []
         if {"linear", "retrieval"} & set(config.protocols):
             with frozen(backbone, device):
@@ -119,16 +121,14 @@ class SegmentationTask:
 
     def _check(self) -> str:
         """Read what will be used, and digest it."""
-        train, sets = self._train_of(0), {"val": self.val}
-        if self.shuffled is not None:
-            sets["shuffled"] = self.shuffled
+        train = self._train_of(0)
         learned = np.zeros(IGNORED + 1, dtype=np.int64)
         parts = [self.config.fingerprint(), self.splits.train.digest()]
-        with progress("checking maps", len(train) + sum(len(own) for own in sets.values())) as ticker:
+        with progress("checking maps", len(train) + sum(map(len, self.tested.values()))) as ticker:
             for index in range(len(train)):
                 learned += np.bincount(train.labels(index).ravel(), minlength=IGNORED + 1)
                 ticker.advance()
-            for name, images in sets.items():
+            for name, images in self.tested.items():
                 counted = np.zeros(IGNORED + 1, dtype=np.int64)
                 parts += [name, images.digest()]
                 for index in range(len(images)):
@@ -137,7 +137,7 @@ class SegmentationTask:
                     parts.append(digest(labels.astype(np.uint8).tobytes()))
                     ticker.advance()
                 self._check_counts(name, images, learned[:IGNORED], counted[:IGNORED])
-                self._set_chance("" if name == "val" else f"_{name}", learned[:IGNORED], counted[:IGNORED])
+                self._set_chance(suffix(name), learned[:IGNORED], counted[:IGNORED])
         return digest(*parts)
 
     def _check_counts(self, name: str, images: SemanticSet, learned: np.ndarray, counted: np.ndarray) -> None:
@@ -154,12 +154,12 @@ class SegmentationTask:
             problem = f"{len(unseen)} classes of {name} are in no training image, so their IoU is 0: {listed}"
             warn(problem, "raise --max_train_images.")
 
-    def _set_chance(self, suffix: str, learned: np.ndarray, counted: np.ndarray) -> None:
+    def _set_chance(self, end: str, learned: np.ndarray, counted: np.ndarray) -> None:
         """The figures of naming every pixel by the most frequent class of the training images."""
         common = int(learned.argmax())
         share = float(counted[common] / counted.sum())
         shown = int(np.count_nonzero(counted)) + int(counted[common] == 0)
-        self._chance |= {f"chance_miou{suffix}": share / shown, f"chance_pixel_accuracy{suffix}": share}
+        self._chance |= {f"chance_miou{end}": share / shown, f"chance_pixel_accuracy{end}": share}
 
     def _pool(self, backbone: Backbone, train: SemanticSet, size: int, seed: int) -> CellPool:
         config = self.config
@@ -198,10 +198,10 @@ class SegmentationTask:
         shown: list[Shown],
     ) -> None:
         """Add what a scorer gets right to ``found``, by split and protocol, and its first predictions to ``shown``."""
-        found[""] |= count_pixels(scorer, names, backbone, self.val, size, self.config, "testing on val", shown)
-        if self.shuffled is not None:
-            label = "testing on shuffled"
-            found["_shuffled"] |= count_pixels(scorer, names, backbone, self.shuffled, size, self.config, label, None)
+        for name, images in self.tested.items():
+            pictures = shown if name == "val" else None
+            label = f"testing on {name}"
+            found[name] |= count_pixels(scorer, names, backbone, images, size, self.config, label, pictures)
 
     def _figures(
         self, found: dict[str, dict[str, Tally]], train_images: int, size: int, folder: Path
@@ -209,21 +209,22 @@ class SegmentationTask:
         metrics: dict[str, Any] = dict(self._chance)
         per_class: dict[str, dict[str, float | None]] = {}
         draws: Draws = {}
-        for suffix, tallies in found.items():
+        for split, tallies in found.items():
+            end = suffix(split)
             for name, own in tallies.items():
-                keys = (f"{name}_miou{suffix}", f"{name}_pixel_accuracy{suffix}")
-                drawn = own.bootstrap(self.config.draws, numpy_generator(self.config.seed, "bootstrap", suffix))
+                keys = (f"{name}_miou{end}", f"{name}_pixel_accuracy{end}")
+                generator = numpy_generator(self.config.seed, "bootstrap", suffix(drawn_as(split)))
+                drawn = own.bootstrap(self.config.draws, generator)
                 draws |= dict(zip(keys, drawn, strict=True))
                 for key, value, values in zip(keys, (own.miou(), own.accuracy()), drawn, strict=True):
                     metrics[key] = value
                     metrics[f"{key}_low"], metrics[f"{key}_high"] = interval(values)
                 iou = zip(self.val.names, own.iou().tolist(), strict=True)
-                per_class[name + suffix] = {label: None if np.isnan(value) else value for label, value in iou}
+                per_class[name + end] = {label: None if np.isnan(value) else value for label, value in iou}
         if rank() == 0:
             save_draws(folder, draws)
-        counts = {"train_images": train_images, "val_images": len(self.val), "classes": self.val.num_classes}
-        if self.shuffled is not None:
-            counts["shuffled_images"] = len(self.shuffled)
+        counts = {"train_images": train_images, "classes": self.val.num_classes}
+        counts |= {f"{name}_images": len(images) for name, images in self.tested.items()}
         protocol = {"size": size, "splits": self.splits.rule, "data": str(self.data)}
         return {**metrics, "per_class_iou": per_class, "counts": counts, "protocol": protocol}
 
@@ -235,10 +236,9 @@ def _draw(images: SemanticSet, most: int | None, seed: int, name: str) -> Semant
     return images.subset(np.sort(order[:most]))
 
 
-def _measures(config: SegmentationConfig, has_shuffled: bool) -> tuple[Measure, ...]:
-    splits = (("", "", "validation images"), ("_shuffled", ", shuffled", "images with contexts and places shuffled"))
+def _measures(config: SegmentationConfig, splits: Iterable[str]) -> tuple[Measure, ...]:
     made = []
-    for suffix, added, where in splits if has_shuffled else splits[:1]:
+    for split in splits:
         for key, figure, meaning in (
             ("miou", "mIoU", "overlap of prediction and truth ÷ their union, mean over classes"),
             ("pixel_accuracy", "pixel accuracy", "share of the pixels that are named rightly"),
@@ -247,9 +247,10 @@ def _measures(config: SegmentationConfig, has_shuffled: bool) -> tuple[Measure, 
                 title, how = _MEANING[name]
                 made.append(
                     Measure(
-                        key=f"{name}_{key}{suffix}",
-                        title=f"{title} {figure}{added}",
-                        meaning=f"{how}; {meaning}; on {where}.",
+                        key=f"{name}_{key}{suffix(split)}",
+                        title=f"{title} {figure}",
+                        meaning=f"{how}; {meaning}; objects in {TESTED[split]}.",
+                        split=split,
                     )
                 )
     return tuple(made)

@@ -28,11 +28,15 @@ class SemanticSplits:
     """Images with semantic maps of the same classes."""
 
     train: SemanticSet
-    val: SemanticSet
-    shuffled: SemanticSet | None
-    """Images in which contexts and places of the objects are shuffled."""
+    tested: dict[str, SemanticSet]
+    """As in ``Splits``."""
     rule: str
     """How the splits came about, for people."""
+
+    @property
+    def val(self) -> SemanticSet:
+        """Images like those of train."""
+        return self.tested["val"]
 
 
 def open_semantic(data: str | Path, val_share: float) -> SemanticSplits:
@@ -43,7 +47,7 @@ def open_semantic(data: str | Path, val_share: float) -> SemanticSplits:
     - COCO: the folder with ``annotations/instances_train2017.json`` and ``instances_val2017.json``, or the same with
       ``panoptic_…`` and its folders of PNGs (where both are there, name the file); or one of these files: with its
       counterpart of the other split beside it, that is the validation set; by itself, it is split;
-    - `d3ssl scenes`: a folder with train, val and, if any, val_shuffled;
+    - `d3ssl scenes`: a folder with train, val and, if any, val_NAME (see ``TESTED``);
     - one COCO set (a folder with ``annotations.json``, a file, or tar shards with ``annotations.json`` beside): split
       by a hash of the image id.
 
@@ -75,8 +79,7 @@ def _open_instances(root: Path, val_share: float) -> SemanticSplits:
     splits = open_splits(root, val_share)
     return SemanticSplits(
         train=from_instances(splits.train),
-        val=from_instances(splits.val),
-        shuffled=None if splits.shuffled is None else from_instances(splits.shuffled),
+        tested={name: from_instances(images) for name, images in splits.tested.items()},
         rule=splits.rule,
     )
 
@@ -115,4 +118,4 @@ def _checked(train: SemanticSet, val: SemanticSet, rule: str) -> SemanticSplits:
     if train.names != val.names:
         problem = f"has other classes than {train.root}"
         raise InputError(problem, path=val.root, remedy="write the same classes, in the same order, into both.")
-    return SemanticSplits(train=train, val=val, shuffled=None, rule=rule)
+    return SemanticSplits(train=train, tested={"val": val}, rule=rule)
