@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from d3ssl.cli.main import main
 from d3ssl.data.images import read_canvas
 from d3ssl.data.scenes import make_scenes
 from d3ssl.data.scenes.annotated.conditions import CONDITIONS
@@ -233,6 +234,19 @@ def test_options_that_cannot_be_used(tmp_path: Path, problem: str, remedy: str, 
     with pytest.raises(InputError, match=problem) as caught:
         make_scenes(tmp_path / "out", controlled(data, **options))
     assert remedy in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = write_data(tmp_path / "data", train=4, val=4), tmp_path / "out"
+    options = ["--size", "64", "--min_side", "20", "--min_pixels", "300", "--val_images", "3"]
+    given = ["--conditions", "true", "--blends", "[none,gaussian]"]
+    assert main(["scenes", str(out), "--from", str(data), *given, *options]) == 0
+    assert "6 scenes in each of val, val_replaced, val_congruent, val_elsewhere, val_anywhere" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert json.loads((out / "scenes.json").read_text())["classes"] == [{"name": name} for name in OBJECTS]
+    assert main(["scenes", str(tmp_path / "other"), "--conditions", "true"]) == 2
+    assert "--conditions is about annotated data" in " ".join(capsys.readouterr().err.split())
 
 
 def test_boxes_are_not_enough(tmp_path: Path) -> None:

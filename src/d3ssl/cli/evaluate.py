@@ -29,7 +29,8 @@ TASKS = {
         "ObjectsConfig",
         "evaluate_objects",
         "Name objects from frozen region features: nearest neighbours (O-KNN), a linear probe, few shots, on\n"
-        "ground-truth boxes or masks; with a shuffled split also the context gap.",
+        "ground-truth boxes or masks. Under controlled conditions (`d3ssl scenes`), or with a shuffled split,\n"
+        "also what is lost when the context changes.",
         "a folder of `d3ssl scenes`, or COCO data with annotations",
     ),
     "segmentation": Entry(

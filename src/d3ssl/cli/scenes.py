@@ -29,12 +29,24 @@ How much does a backbone depend on context, on your own data? Remember objects i
 others out of context:
 
   d3ssl scenes OUT --from DATA --train natural --backgrounds DIR
-  d3ssl evaluate objects --backbone B --data OUT --out RESULTS"""
+  d3ssl evaluate objects --backbone B --data OUT --out RESULTS
+
+And what is it that it depends on? --conditions true shows the same validation objects, pixel by pixel, in contexts of
+which one thing changes at a time. The same evaluation compares them:
+
+  OUT/val             in their own photographs
+  OUT/val_replaced    cut out and pasted back: what pasting does by itself
+  OUT/val_congruent   at the same place of another photograph that shows their class
+  OUT/val_elsewhere   of one that does not: what the background does
+  OUT/val_anywhere    on the latter at any place, beside neighbours that they never have
+
+One object is asked about in each image; its neighbours are annotated with iscrowd 1, which evaluations pass over."""
 _EXAMPLES = (
     "d3ssl scenes data/scenes --images 6000 --size 128",
     "d3ssl scenes data/photo --cutouts stamps/ --backgrounds wallpapers/ --images 6000 --size 128",
     "d3ssl scenes data/moved --from coco/ --images 6000 --val_images 500",
     "d3ssl scenes data/asked --from coco/ --train natural --backgrounds wallpapers/ --val_images 500",
+    "d3ssl scenes data/controlled --from coco/ --conditions true --size 224 --blends [none,feathered,gaussian]",
     "d3ssl scenes data/mine --from photos/annotations.json --val_share 0.2 --classes [cat,dog,cow]",
 )
 _SHARED = {field.name for field in dataclasses.fields(ScenesConfig)}

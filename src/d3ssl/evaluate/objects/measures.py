@@ -46,7 +46,7 @@ GAPS = (
         "replaced",
         "elsewhere",
         "background gap",
-        "O-KNN on replaced minus elsewhere: what is lost with the background; both are pasted",
+        "O-KNN on replaced minus elsewhere: what is lost with the surroundings, neighbours included; both are pasted",
         "when the background changes",
     ),
     Gap(
