@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from d3ssl.contracts import View
@@ -94,17 +96,18 @@ def test_an_image_is_the_mean_of_its_last_map(backbone: Backbone) -> None:
     torch.testing.assert_close(read(Image(), view, backbone), expected)
 
 
+@settings(max_examples=6)
+@given(permuted=st.permutations(range(3)))
 @pytest.mark.parametrize("config", READERS, ids=lambda config: str(config))
-def test_to_permute_the_regions_permutes_the_rows(config: ReaderConfig, backbone: Backbone) -> None:
-    view = make_view()
-    order = torch.tensor([2, 0, 1])
+def test_permuted_regions_permute_the_rows(config: ReaderConfig, backbone: Backbone, permuted: list[int]) -> None:
+    view, order = make_view(), torch.tensor(permuted)
     assert view.labels is not None
-    number = torch.tensor([0, 2, 3, 1])  # old label → new one: slot 0 is now slot 1, 1 is 2, 2 is 0
+    number = torch.cat([torch.zeros(1, dtype=torch.long), order.argsort() + 1])  # old label → new one
     labels = number.to(torch.uint8)[view.labels.long()]
     moved = dataclasses.replace(view, boxes=view.boxes[:, order], labels=labels)
     rows = read(config, view, backbone, [[0, 1, 2]] * 2).unflatten(0, (2, 3))
-    permuted = read(config, moved, backbone, [[0, 1, 2]] * 2).unflatten(0, (2, 3))
-    torch.testing.assert_close(permuted, rows[:, order], atol=1e-5, rtol=1e-4)
+    found = read(config, moved, backbone, [[0, 1, 2]] * 2).unflatten(0, (2, 3))
+    torch.testing.assert_close(found, rows[:, order], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", READERS, ids=lambda config: str(config))
