@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from d3ssl.data.sources import open_images
+from d3ssl.memory import keep_freed_memory
 from d3ssl.models import load_backbone
 from d3ssl.regions.compute import compute_regions
 from d3ssl.train.config import num_steps
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as the command does
     with tempfile.TemporaryDirectory() as folder:
         measure(options, Path(folder))
 
