@@ -11,6 +11,11 @@ HOST, DC, DP = (
 BOTH = ("--method.decouple", "true", "--method.deposition", "true")
 PASTE = (*HOST, "--host.paste", "true")
 WHOLE = ("--host.teacher", "whole")
+NAIVE = (
+    *("--recipe", "scenes-photo", "--model.backbone", "null", "--host.region_path", "map"),
+    *("--optimizer.lr", "3e-4", "--train.batch_size", "16", "--views.size", "160", "--canvas.size", "192"),
+)
+"""The from-scratch recipe, on the map that post-training trains, at its rate and sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +23,7 @@ class Row:
     """One way to train."""
 
     options: tuple[str, ...] = ()
-    """Of ``d3ssl posttrain``, over its recipe."""
+    """Of ``d3ssl posttrain``, over its recipe; of ``d3ssl pretrain``, if naive."""
     passes: int = 2
     """Views a step that the student sees: all rows of a grid get as many."""
     regions: str = "masks"
@@ -38,12 +43,11 @@ ROWS = {
     "whole, DC": Row(options=(*WHOLE, *DC)),
     "whole, DP": Row(options=(*WHOLE, *DP), passes=3),
     "whole, DC + DP": Row(options=(*WHOLE, *BOTH), passes=3),
-    "naive": Row(naive=True),
+    "naive": Row(options=NAIVE, naive=True, passes=3),
     "DC, boxes": Row(options=DC, regions="boxes"),
     "DC, contrast": Row(options=DC, regions="contrast"),
 }
 """``DC`` is the default of the recipe."""
-GRID = tuple(list(ROWS)[:10])
 REGIONS = {
     "masks": ("--method", "annotations", "--label_maps", "true"),
     "boxes": ("--method", "annotations", "--label_maps", "false"),

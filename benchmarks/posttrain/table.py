@@ -155,13 +155,8 @@ def _train_cell(options: argparse.Namespace, row: str, seed: int, cell: Path) ->
     words += ["--regions", str(_regions(options, own.regions)), "--runtime.workers", "0", *own.options]
     words += ["--resume"] if (run / "checkpoint.pt").exists() else []
     started = time.monotonic()
-    if own.naive:
-        words += ["--model.weights", options.backbone, "--recipe", "scenes-photo", "--method.host", "soco"]
-        words += ["--optimizer.name", "adamw", "--optimizer.lr", "3e-4", "--train.batch_size", "16"]
-        words += ["--views.size", "160", "--canvas.size", "192", "--host.reader", "map"]
-        _call(options, cell / "train.log", "pretrain", _train(options), *words)
-    else:
-        _call(options, cell / "train.log", "posttrain", _train(options), "--backbone", options.backbone, *words)
+    command = "pretrain" if own.naive else "posttrain"
+    _call(options, cell / "train.log", command, _train(options), "--model.weights", options.backbone, *words)
     write_json(cell / "cost.json", {"minutes": (time.monotonic() - started) / 60})
 
 

@@ -12,7 +12,7 @@ from benchmarks.posttrain import table
 from benchmarks.posttrain.rows import REGIONS, ROWS
 from d3ssl.evaluate.intervals import save_draws
 from d3ssl.files import write_json
-from d3ssl.train.recipe import recipe
+from d3ssl.train.recipe import run_config
 
 
 def cell(options: argparse.Namespace, row: str, seed: int, o_knn: float, draws: np.ndarray) -> None:
@@ -52,12 +52,11 @@ def test_cells_that_are_not_there_are_left_out(options: argparse.Namespace) -> N
     assert "| host (1) | +10.0 ± 0.0 |" in table.table(options).splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.naive])
+@pytest.mark.parametrize("name", list(ROWS))
 def test_every_row_is_a_plan(name: str, tmp_path: Path) -> None:
     own = ROWS[name]
-    words = dict(zip([word[2:].replace(".", "__") for word in own.options[::2]], own.options[1::2], strict=True))
-    values = {key: {"true": True, "false": False}.get(value, value) for key, value in words.items()}
-    plan = recipe("posttrain", data=str(tmp_path), out=str(tmp_path), model__weights="start", **values).plan
+    words = ["--data", str(tmp_path), "--out", str(tmp_path), "--model.weights", "start", *own.options]
+    plan = run_config(words if own.naive else ["--recipe", "posttrain", *words]).plan
     assert sum(bool(heads) for heads in _student_views(plan)) == own.passes
     assert own.regions in REGIONS
 
