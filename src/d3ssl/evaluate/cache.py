@@ -17,15 +17,14 @@ from d3ssl.distributed import barrier, rank
 from d3ssl.evaluate.features import ObjectFeatures, extract_objects
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone
+from d3ssl.models.artifact import contents
 
 
 def weights_digest(backbone: Backbone) -> str:
     """Changes with any weight, and with how the backbone reads regions and normalises images."""
     parts: list[bytes | str] = [f"{backbone.architecture} {backbone.region_path} {backbone.roi_size}"]
     parts.append(f"{backbone.mean} {backbone.std} {backbone.in_channels}")
-    for name, value in sorted(backbone.state_dict().items()):
-        parts += [name, value.detach().cpu().contiguous().numpy().tobytes()]
-    return digest(*parts)
+    return digest(*parts, *contents(backbone.state_dict()))
 
 
 def annotations_digest(images: ImageSet) -> str:

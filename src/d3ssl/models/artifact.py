@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -127,16 +128,18 @@ def read_manifest(weights: Path) -> dict[str, Any]:
     return manifest
 
 
-def weights_digest(backbone: Backbone) -> str:
+def contents(weights: Mapping[str, Tensor]) -> list[str | bytes]:
+    """Names and bytes, for a digest: in the order of the names, wherever the tensors lie in memory."""
+    parts: list[str | bytes] = []
+    for key, value in sorted(weights.items()):
+        parts += [key, value.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().tobytes()]
+    return parts
+
+
+def start_digest(backbone: Backbone) -> str:
     """Identifies a network and all weights that came with it, those of its file that are not in it (a classifier's)
     too; wherever they came from and in whatever form."""
-    own = backbone.source.kept | backbone.named_weights()
-    parts: list[str | bytes] = [backbone.architecture]
-    for key in sorted(own):
-        value = own[key].detach().cpu()
-        content = value.flatten().contiguous().view(torch.uint8).numpy().tobytes()
-        parts += [key, f"{value.dtype} {tuple(value.shape)}", content]
-    return digest(*parts)
+    return digest(backbone.architecture, *contents(backbone.source.kept | backbone.named_weights()))
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -100,7 +101,13 @@ def _can_fold(module: nn.Module) -> bool:
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     conv.__class__ = _FoldedConv
     conv.norm = (norm,)  # type: ignore[assignment]
-    norm.__class__ = type(f"Folded{type(norm).__name__}", (_Folded, type(norm)), {})
+    norm.__class__ = _folded(type(norm))
+
+
+@functools.cache
+def _folded(kind: type[nn.BatchNorm2d]) -> type[nn.BatchNorm2d]:
+    """The class of folded norms of a kind: one for all of them."""
+    return type(f"Folded{kind.__name__}", (_Folded, kind), {})
 
 
 def _unfold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:

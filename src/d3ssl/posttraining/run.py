@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from d3ssl.data.sources import open_images
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_json
-from d3ssl.models.artifact import save_backbone, save_like_source, weights_digest
+from d3ssl.models.artifact import save_backbone, save_like_source, start_digest
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.interpolation import interpolate
 from d3ssl.models.load import load_backbone, start_backbone
@@ -56,8 +57,9 @@ def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone
     held_out = min(config.canvas.held_out, count // 5)
     config = dataclasses.replace(config, canvas=dataclasses.replace(config.canvas, held_out=held_out))
     start = None if backbone is None else copy.deepcopy(backbone)
-    measure = None if config.runtime.diagnose_every is None else _monitor(config)
-    return pretrain(config, resume=resume, measure=measure, backbone=start, finish=_finish)
+    monitor = Monitor(config.views.size, channels=config.canvas.channels)
+    measure = None if config.runtime.diagnose_every is None else monitor
+    return pretrain(config, resume=resume, measure=measure, backbone=start, finish=partial(_finish, monitor))
 
 
 def set_strength(run: str | Path, strength: float) -> Path:
@@ -81,14 +83,16 @@ def set_strength(run: str | Path, strength: float) -> Path:
         remedy = "interpolate the state dicts yourself: d3ssl.models.interpolate."
         raise InputError("the run trained a module given from Python", path=folder, remedy=remedy)
     network = start_backbone(model["backbone"], model["weights"], manifest["in_channels"]).eval()
-    checkpoint.check_start(folder, state, weights_digest(network), model["weights"])
+    checkpoint.check_start(folder, state, start_digest(network), model["weights"])
     network.net.load_state_dict(interpolate(start, end, strength))
     _export(folder, network, {key: manifest[key] for key in manifest if key != "weights_sha256"}, strength)
     write_json(folder / METRICS, read_json(folder / METRICS) | {"strength": strength})
     return folder
 
 
-def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, regions: RegionTable) -> None:
+def _finish(
+    monitor: Monitor, run: Path, config: RunConfig, trainer: Trainer, data_digest: str, regions: RegionTable
+) -> None:
     """What follows the training, in the first process."""
     start, end = trainer.learner.teacher.backbone, trainer.learner.student.backbone
     size, plan = config.views.size, config.plan
@@ -106,7 +110,6 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
         rows = [[f"{own.strength:g}", f"{own.familiar:.1%}", f"{own.unfamiliar:.1%}"] for own in frontier]
         show_table(f"{probes.count} held-out regions found again", ["strength", "familiar", "unfamiliar"], rows)
     network = at_strength(start, end, chosen)
-    monitor = _monitor(config)
     found: dict[str, Any] = {"strength": chosen, "frontier": [dataclasses.asdict(own) for own in frontier]}
     for name, own in (("start", start), ("exported", network)):
         try:
@@ -118,11 +121,6 @@ def _finish(run: Path, config: RunConfig, trainer: Trainer, data_digest: str, re
     say(_verdict(chosen, frontier))
     say(f"report: {run / 'report.html'}")
     _export(run, network, manifest_of(config, trainer, data_digest), chosen)
-
-
-def _monitor(config: RunConfig) -> Monitor:
-    """The small diagnosis: before, on the way and after."""
-    return Monitor(config.views.size, channels=config.canvas.channels)
 
 
 def _export(run: Path, network: Backbone, manifest: dict[str, Any], strength: float) -> None:

@@ -19,7 +19,7 @@ from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import Learner, StepOutput
 from d3ssl.methods.kept import KeptRows, has_kept
-from d3ssl.models.artifact import weights_digest
+from d3ssl.models.artifact import start_digest
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.load import start_backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
@@ -57,7 +57,7 @@ class Trainer:
             torch.manual_seed(derive_seed(config.train.seed, "weights") % 2**31)
             learner = Learner(plan, backbone.train() if backbone is not None else make_backbone(config))
         is_given = backbone is not None or config.model.weights is not None
-        self.start_digest = weights_digest(learner.backbone) if is_given else None
+        self.start_digest = start_digest(learner.backbone) if is_given else None
         """Of the weights that the training starts from; None: random ones, which the seed decides."""
         if config.train.sync_batch_norm and not config.plan.freeze_norm and world_size() > 1:
             learner = convert_sync_batch_norm(learner)

@@ -94,9 +94,8 @@ class Posttrain:
             freeze_norm=True,
             frozen_stride=self.frozen_stride,
             boxes_will_do=True,
-            cut=(
-                seen["x2_small"],
-            ),  # x1 stays whole for the term that keeps its map: one pass less than cutting a copy
+            # x1 stays whole for the term that keeps its map: that is one pass less than cutting a copy of it
+            cut=(seen["x2_small"],),
             moved="x2",
         )
 
