@@ -10,6 +10,7 @@ from torch import Tensor
 
 from d3ssl.data.scenes import make_scenes
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects
+from d3ssl.evaluate.detection import DetectionConfig, evaluate_detection
 from d3ssl.evaluate.intervals import DRAWS
 from d3ssl.evaluate.segmentation import SegmentationConfig, evaluate_segmentation
 from d3ssl.evaluate.splits import open_splits
@@ -110,3 +111,14 @@ def test_segmentation_takes_the_same_splits(made: Path, tmp_path: Path) -> None:
         assert 0 < found[f"linear_miou_{name}_low"] <= found[f"linear_miou_{name}"] <= 1
         assert found["counts"][f"{name}_images"] == 60
     assert "linear mIoU, anywhere" in (tmp_path / "report.html").read_text()
+
+
+def test_a_detector_is_asked_about_the_same_objects_in_every_condition(made: Path, tmp_path: Path) -> None:
+    small = {"width": 8, "head_features": 16, "rois": 8, "proposals": 16, "min_score": 0.01, "masks": False}
+    config = DetectionConfig(
+        size=64, steps=2, batch_size=4, draws=20, max_val_images=6, freeze=True, workers=1, **small
+    )
+    found = evaluate_detection("timm:test_resnet", made / "one", tmp_path, config)
+    assert {name for name in found if name.startswith("box_ap_")} >= {f"box_ap_{name}" for name in PASTED}
+    assert {found["counts"][f"tested_{name}_images"] for name in PASTED} == {6}
+    assert {f"box_ap{end}" for end in ("", *(f"_{name}" for name in PASTED))} <= draws(tmp_path).keys()

@@ -156,10 +156,25 @@ def test_images_are_limited(scenes: Path, tmp_path: Path) -> None:
     assert "mask" not in found and "mask_ap" not in found
 
 
+def test_a_frozen_backbone_stays_as_it_is(scenes: Path) -> None:
+    """Weights and the norms' statistics; the new layers are trained."""
+    config = replace(CONFIG, freeze=True)
+    backbone = create_backbone("test_resnet", seed=0)
+    detector = build_detector(backbone, 4, False, config, 0)
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    images = DetectionTask(scenes, replace(config, masks=False)).train
+    batches = Batches(images=images, config=config, channels=3, masks=False, seed=0)
+    train_detector(detector, batches, torch.device("cpu"))
+    changed = {name for name, value in detector.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and not any(name.startswith("trunk.backbone") for name in changed)
+    with pytest.raises(InputError, match="option freeze"):
+        DetectionTask(scenes, replace(config, architecture="c4"))
+
+
 def test_one_coco_set_is_split(scenes: Path) -> None:
     task = DetectionTask(scenes / "train", replace(CONFIG, val_share=0.5))
-    assert list(task.tested) == [""] and not any("shuffled" in measure.key for measure in task.measures)
-    assert not set(task.train.ids) & set(task.tested[""].ids)
+    assert list(task.tested) == ["val"] and not any("shuffled" in measure.key for measure in task.measures)
+    assert not set(task.train.ids) & set(task.tested["val"].ids)
 
 
 def test_the_picture_shows_truth_and_detections(scenes: Path) -> None:

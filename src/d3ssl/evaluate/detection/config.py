@@ -40,6 +40,8 @@ class DetectionConfig:
     """The gradient is shortened to this norm. [None]"""
     flip: bool = True
     """Half of the training images are flipped, left to right. [the same]"""
+    freeze: bool = False
+    """The backbone stays as it is, and only the new layers of fpn are trained: what its maps are worth as they are."""
     frozen_norm: bool = False
     """Keep the backbone's batch norms as they are, and put none into the new layers: for batches of a few images.
     False: they are trained, with statistics over all processes, and the pyramid (or the last stage's output) gets
@@ -108,6 +110,7 @@ class DetectionConfig:
         rules = {
             "size": self.size >= 32,
             "steps": self.steps >= 1,
+            "freeze": not self.freeze or self.architecture == "fpn",
             "batch_size": self.batch_size >= (1 if self.frozen_norm else 2),
             "lr": self.lr is None or self.lr > 0,
             "weight_decay": self.weight_decay >= 0,

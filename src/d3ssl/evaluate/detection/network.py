@@ -142,7 +142,7 @@ def build_detector(backbone: Backbone, classes: int, masks: bool, config: Detect
         InputError: see ``check_backbone``.
     """
     check_backbone(backbone, config)
-    own = trained_copy(backbone, config.frozen_norm)
+    own = trained_copy(backbone, config.frozen_norm, config.freeze)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed("detector", seed))
         trunk: PyramidTrunk | StageTrunk

@@ -21,12 +21,13 @@ MIN_CELLS = 6
 gives its content to the finer levels. At 800 px all levels have more."""
 
 
-def trained_copy(backbone: Backbone, frozen_norm: bool) -> Backbone:
-    """A copy whose parameters are to be trained, except those that no map depends on and, if so wished, the norms'."""
+def trained_copy(backbone: Backbone, frozen_norm: bool, freeze: bool = False) -> Backbone:
+    """A copy whose parameters are to be trained, except those that no map depends on and, if so wished, the norms'; or
+    none of them."""
     backbone = copy.deepcopy(backbone)
     unused = set(backbone.unused_parameters)
     for name, parameter in backbone.net.named_parameters():
-        parameter.requires_grad_(name not in unused)
+        parameter.requires_grad_(not freeze and name not in unused)
     if frozen_norm:
         for norm in (module for module in backbone.modules() if isinstance(module, _BatchNorm)):
             for parameter in norm.parameters():
@@ -35,7 +36,7 @@ def trained_copy(backbone: Backbone, frozen_norm: bool) -> Backbone:
 
 
 class Trunk(nn.Module):
-    """A backbone inside a detector. Frozen batch norms stay in evaluation mode."""
+    """A backbone inside a detector. One that is not trained, and frozen batch norms, stay in evaluation mode."""
 
     def __init__(self, backbone: Backbone, frozen_norm: bool) -> None:
         super().__init__()
@@ -43,6 +44,8 @@ class Trunk(nn.Module):
 
     def train(self, mode: bool = True) -> Trunk:
         super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()
         if self.frozen_norm:
             for module in self.backbone.modules():
                 if isinstance(module, _BatchNorm):

@@ -22,8 +22,8 @@ from d3ssl.evaluate.detection.pictures import draw_detections
 from d3ssl.evaluate.detection.resampling import bootstrap, find_matches
 from d3ssl.evaluate.detection.train import CHECKPOINT, Batches, train_detector
 from d3ssl.evaluate.features import pick_device
-from d3ssl.evaluate.intervals import interval
-from d3ssl.evaluate.splits import open_splits
+from d3ssl.evaluate.intervals import Draws, interval, save_draws
+from d3ssl.evaluate.splits import TESTED, drawn_as, open_splits, suffix
 from d3ssl.evaluate.task import Measure
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone
@@ -52,13 +52,11 @@ class DetectionTask:
         self.rule = splits.rule
         self.train = _with_objects(splits.train)
         most = self.config.max_val_images
-        self.tested = {"": _draw(splits.val, most, 0, "val")}
-        if "shuffled" in splits.tested:
-            self.tested["_shuffled"] = _draw(splits.tested["shuffled"], most, 0, "shuffled")
+        self.tested = {name: _draw(images, most, 0, drawn_as(name)) for name, images in splits.tested.items()}
         self.masks = self._wants_masks()
         for images in self.tested.values():
             _with_objects(images, least=2)
-        self.measures = _measures(self.masks, "_shuffled" in self.tested)
+        self.measures = _measures(self.masks, list(self.tested))
         self.captions = {
             PICTURE: f"validation images: what is annotated, and what is found (score ≥ {self.config.shown_score})"
         }
@@ -93,11 +91,12 @@ class DetectionTask:
         checkpoint = folder / CHECKPOINT
         loss = train_detector(detector, batches, device, checkpoint, fingerprint)
         metrics: dict[str, Any] = {"loss": loss, "counts": {"train_images": len(train)}}
-        for suffix, images in self.tested.items():
-            positions, found = detect(detector, images, config, f"detecting{suffix.replace('_', ' ')}")
-            metrics |= self._statistics(images.subset(positions), found, suffix, seed)
-            metrics["counts"][f"tested{suffix}_images"] = len(positions)
-            if suffix == "" and rank() == 0 and config.shown_images:
+        draws: Draws = {}
+        for name, images in self.tested.items():
+            positions, found = detect(detector, images, config, f"detecting in {name}")
+            metrics |= self._statistics(images.subset(positions), found, name, seed, draws)
+            metrics["counts"][f"tested{suffix(name)}_images"] = len(positions)
+            if name == "val" and rank() == 0 and config.shown_images:
                 few = min(config.shown_images, len(positions))
                 picture = draw_detections(
                     images, positions[:few], found[:few], backbone.in_channels, config.shown_score
@@ -105,12 +104,17 @@ class DetectionTask:
                 with write_atomically(folder / PICTURE) as temporary:
                     picture.save(temporary, format="PNG")
         if rank() == 0:
+            save_draws(folder, draws)
             checkpoint.unlink(missing_ok=True)  # the cell is done; only its figures are kept
         metrics["protocol"] = {**config.outcome(), "splits": self.rule, "masks": self.masks}
         return metrics
 
-    def _statistics(self, images: ImageSet, found: list[Detections], suffix: str, seed: int) -> dict[str, Any]:
-        """COCO's twelve under ``box`` and ``mask``, the compared ones at the top, with bootstrap intervals."""
+    def _statistics(
+        self, images: ImageSet, found: list[Detections], split: str, seed: int, draws: Draws
+    ) -> dict[str, Any]:
+        """COCO's twelve under ``box`` and ``mask``, the compared ones at the top, with bootstrap intervals, whose draws
+        are added to ``draws``."""
+        end = suffix(split)
         assert images.annotations is not None
         metrics: dict[str, Any] = {}
         truth = CocoTruth(images.annotations, self.masks)
@@ -119,13 +123,15 @@ class DetectionTask:
                 continue
             judge = truth.evaluate(found, kind)
             values = named_statistics(judge)
-            metrics[f"{name}{suffix}"] = values
+            metrics[f"{name}{end}"] = values
             matches = find_matches(judge, len(images), len(images.annotations.names))
-            samples = bootstrap(matches, self.config.draws, numpy_generator(seed, "bootstrap", name, suffix))
+            samples = bootstrap(
+                matches, self.config.draws, numpy_generator(seed, "bootstrap", name, suffix(drawn_as(split)))
+            )
             for statistic, drawn in samples.items():
-                key = f"{name}_{statistic}{suffix}"
+                key = f"{name}_{statistic}{end}"
                 if any(measure.key == key for measure in self.measures):
-                    metrics[key] = values[statistic]
+                    metrics[key], draws[key] = values[statistic], drawn
                     metrics[f"{key}_low"], metrics[f"{key}_high"] = interval(drawn)
         return metrics
 
@@ -143,15 +149,17 @@ def evaluate_detection(
 
     Args:
         backbone: a backbone (left as it is), or its spec (see ``load_backbone``).
-        data: a folder of `d3ssl scenes` (train, val, val_shuffled) or one COCO set (split by a hash of the image id).
+        data: a folder of `d3ssl scenes` (train, val, val_shuffled or val_CONDITION) or one COCO set (split by a hash of
+            the image id).
         out: folder for ``metrics.json``, ``report.html`` and cells; None: nothing is written.
         baselines: specs of other backbones to measure beside it; ``random``: the same network, random weights.
         seeds: each decides the new layers' weights, the order of the images, and the training images drawn.
 
     Returns:
         What ``metrics.json`` holds: ``box_ap``, ``box_ap50``, ``box_ap75``, with masks ``mask_ap`` and ``mask_ap50``,
-        with a shuffled split the same with ``_shuffled``, each with ``_low`` and ``_high``; ``rows`` with the figures
-        of every backbone; ``cells`` with all of each seed, COCO's twelve statistics under ``box`` and ``mask``.
+        with other splits the same with ``_shuffled`` or ``_CONDITION``, each with ``_low`` and ``_high``; ``rows``
+        with the figures of every backbone; ``cells`` with all of each seed, COCO's twelve statistics under ``box`` and
+        ``mask``.
 
     Raises:
         InputError: unusable data or options, or a backbone that no detector can be built on.
@@ -164,7 +172,7 @@ def evaluate_detection(
     return compare(task, rows, seeds, out)
 
 
-def _measures(masks: bool, shuffled: bool) -> tuple[Measure, ...]:
+def _measures(masks: bool, splits: Sequence[str]) -> tuple[Measure, ...]:
     what = {
         "box_ap": ("box AP", "average precision of boxes, IoU 0.5 to 0.95 (COCO)"),
         "box_ap50": ("box AP50", "the same at IoU 0.5: objects found, roughly placed"),
@@ -173,15 +181,11 @@ def _measures(masks: bool, shuffled: bool) -> tuple[Measure, ...]:
     if masks:
         what["mask_ap"] = ("mask AP", "average precision of masks, IoU 0.5 to 0.95 (COCO)")
         what["mask_ap50"] = ("mask AP50", "the same at IoU 0.5")
-    found = [Measure(key=key, title=f"{title}, val", meaning=meaning) for key, (title, meaning) in what.items()]
-    if shuffled:
-        found += [
-            Measure(
-                key=f"{key}_shuffled", title=f"{title}, shuffled", meaning=f"{meaning}; company and places shuffled"
-            )
-            for key, (title, meaning) in what.items()
-        ]
-    return tuple(found)
+    return tuple(
+        Measure(key=key + suffix(split), title=title, split=split, meaning=f"{meaning}; in {TESTED[split]}")
+        for key, (title, meaning) in what.items()
+        for split in splits
+    )
 
 
 def _with_objects(images: ImageSet, least: int = 1) -> ImageSet:

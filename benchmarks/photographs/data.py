@@ -1,6 +1,6 @@
-"""Step 0 of the post-training benchmark: its data, from annotated photographs and a folder of backgrounds.
+"""The benchmark's data, from annotated photographs and a folder of backgrounds.
 
-    python benchmarks/posttrain/data.py VOC240 --backgrounds WALLPAPERS --out DATA
+    python benchmarks/photographs/data.py VOC240 --backgrounds WALLPAPERS --out DATA
 
 VOC240 comes in two parts, train and val, with instance masks. Written are two sets of the same make: ``DATA/dev``, a
 fifth of train's photographs against the others, on which options are chosen; and ``DATA/final``, val against train,
@@ -10,9 +10,11 @@ which is looked at once. They share no background: half of the folder's subfolde
     scenes/train                                  natural/train again: where objects are remembered
     scenes/val, scenes/val_shuffled               natural/val's objects, pasted on the backgrounds
     scenes/manifest.json                          which objects and which background every scene was made of
+    conditions/train                              natural/train again
+    conditions/val, conditions/val_CONDITION      objects of natural/val: their context changed one thing at a time
 
 so ``d3ssl evaluate objects --data DATA/dev/natural`` asks about objects in context, ``DATA/dev/scenes`` out of it.
-Takes about two minutes on two cores.
+Takes about eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ PREVIEWS = "screenshot.*"
 """Small copies of the wallpapers that desktops show in their menus."""
 SIZE = 160
 """Side of the scenes, px."""
+MIN_SIDE, MIN_PIXELS = 20.0, 250
+"""Least objects of the conditions, px of the photographs: these are small, and larger objects too few."""
 
 
 def main() -> None:
@@ -63,6 +67,16 @@ def main() -> None:
             seed=options.seed,
         )
         make_scenes(options.out / name / "scenes", scenes)
+        asked = OutOfContextConfig(
+            data=scenes.data,
+            conditions=True,
+            size=SIZE,
+            val_images=options.val_images,
+            min_side=MIN_SIDE,
+            min_pixels=MIN_PIXELS,
+            seed=options.seed,
+        )
+        make_scenes(options.out / name / "conditions", asked)
     show(options.out, list(sets))
 
 

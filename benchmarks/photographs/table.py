@@ -1,0 +1,145 @@
+"""Cells → Markdown: the start's figures, and what each row changes, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+import numpy as np
+
+from benchmarks.photographs.cells import START, name_of
+from benchmarks.photographs.record import Cell, Record
+from d3ssl.evaluate.intervals import half_width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One figure."""
+
+    title: str
+    key: str
+    """``task/measure``."""
+    minus: str | None = None
+    """Another figure that is taken from it."""
+    relative: bool = False
+    """Changes are per cent of the start's, not points."""
+
+    def value(self, cell: Cell) -> float | None:
+        keys = [self.key, *([] if self.minus is None else [self.minus])]
+        if not all(key in cell.figures for key in keys):
+            return None
+        return cell.figures[self.key] - (cell.figures[self.minus] if self.minus else 0.0)
+
+    def draws(self, cell: Cell) -> np.ndarray | None:
+        keys = [self.key, *([] if self.minus is None else [self.minus])]
+        if not all(key in cell.draws for key in keys):
+            return None
+        return cell.draws[self.key] - (cell.draws[self.minus] if self.minus else 0.0)
+
+
+_SENSITIVITIES = tuple(
+    Column(title=f"{name} sensitivity", key=f"diagnosis/{name}_sensitivity", relative=True)
+    for name in ("context", "position")
+)
+_CONDITIONS = {"(a)": "", "(b)": "_replaced", "(b′)": "_congruent", "(c)": "_elsewhere", "(d)": "_anywhere"}
+
+
+def _conditions(task: str, measure: str) -> tuple[Column, ...]:
+    own = [Column(title=title, key=f"{task}/{measure}{end}") for title, end in _CONDITIONS.items()]
+    drop = Column(title="(a) − (d)", key=f"{task}/{measure}", minus=f"{task}/{measure}_anywhere")
+    return (*own, drop)
+
+
+TABLES: dict[str, tuple[Column, ...]] = {
+    "posttrain": (
+        Column(title="O-KNN out of context", key="objects/o_knn"),
+        Column(title="shuffled", key="objects/o_knn_shuffled"),
+        Column(title="linear out of context", key="objects/linear"),
+        Column(title="shuffled", key="objects/linear_shuffled"),
+        Column(title="O-KNN in context", key="natural/o_knn"),
+        Column(title="linear in context", key="natural/linear"),
+        Column(title="linear mIoU", key="segmentation/linear_miou"),
+        *_SENSITIVITIES,
+    ),
+    "o_knn": _conditions("conditions", "o_knn"),
+    "linear": _conditions("conditions", "linear"),
+    "ten_shot": _conditions("conditions", "few_shot_10"),
+    "miou": _conditions("pixels", "linear_miou"),
+    "box_ap": _conditions("detection", "box_ap"),
+    "sensitivities": (
+        *_SENSITIVITIES,
+        Column(title="neighbour leakage", key="diagnosis/neighbour_leakage", relative=True),
+    ),
+}
+"""What is shown side by side. Conditions: (a) the object in its own photograph, (b) pasted back, (b′) in another of its
+class, (c) elsewhere, (d) anywhere."""
+
+
+def columns() -> set[str]:
+    """The figures that any table shows."""
+    return {key for table in TABLES.values() for column in table for key in (column.key, column.minus) if key}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A mean difference, in points or per cent, with half of its 95 % interval (NaN: unknown)."""
+
+    value: float
+    half: float
+
+    def __str__(self) -> str:
+        return f"{self.value:+.1f}" + ("" if math.isnan(self.half) else f" ± {self.half:.1f}")
+
+
+def change(start: Sequence[Cell], cells: Sequence[Cell], column: Column) -> Change | None:
+    """From ``start`` to ``cells``. What the seeds make (Student's t) and what the tested images make (the bootstrap's
+    draws, of the same images for both: pairs) are joined in quadrature. With as many starts as cells, seed by seed."""
+    before = [column.value(cell) for cell in start]
+    after = [column.value(cell) for cell in cells]
+    if not before or not after or None in before or None in after:
+        return None
+    known, found = [float(v) for v in before if v is not None], [float(v) for v in after if v is not None]
+    known = known if len(known) == len(found) else [mean(known)] * len(found)
+    scale = 100 / mean(known) if column.relative else 100
+    changes = [b - a for a, b in zip(known, found, strict=True)]
+    parts = [half_width(changes)] if len(changes) > 1 else []
+    drawn, other = [column.draws(cell) for cell in cells], [column.draws(cell) for cell in start]
+    if all(own is not None for own in (*drawn, *other)):
+        differences = np.mean(np.stack(drawn), axis=0) - np.mean(np.stack(other), axis=0)  # type: ignore[arg-type]
+        low, high = np.percentile(differences, [2.5, 97.5])
+        parts.append(float(high - low) / 2)
+    return Change(scale * mean(changes), scale * math.hypot(*parts) if parts else math.nan)
+
+
+def of_row(record: Record, row: str, passes: int) -> list[Cell]:
+    """A row's cells by seed."""
+    own = [
+        cell for cell in record.values() if cell.row == row and name_of(row, cell.passes, 0) == name_of(row, passes, 0)
+    ]
+    return sorted(own, key=lambda cell: cell.seed)
+
+
+def markdown(record: Record, name: str, rows: Sequence[str], passes: int) -> str:
+    """A table of ``TABLES``: the start's figures, then what each row changes. A row of which nothing of it
+    was measured is left out; a figure of fewer seeds than the row says so."""
+    shown, start = TABLES[name], of_row(record, START, passes)
+    lines = [f"| | {' | '.join(column.title for column in shown)} | strength | core-minutes |"]
+    lines.append("|---" * (len(shown) + 3) + "|")
+    known = [column.value(start[0]) if start else None for column in shown]
+    lines.append(f"| start | {' | '.join('–' if v is None else f'{v:.3f}' for v in known)} | 0 | – |")
+    for row in rows:
+        cells = of_row(record, row, passes)
+        texts = []
+        for column in shown:
+            own = [cell for cell in cells if column.value(cell) is not None]
+            found = change(start, own, column)
+            fewer = f" ({len(own)})" if 0 < len(own) < len(cells) else ""
+            texts.append("–" if found is None else f"{found}{' %' if column.relative else ''}{fewer}")
+        if any(text != "–" for text in texts):
+            strengths = ", ".join(f"{cell.figures['strength']:g}" for cell in cells if "strength" in cell.figures)
+            minutes = [cell.figures["minutes"] for cell in cells if "minutes" in cell.figures]
+            cost = f"{mean(minutes):.0f}" if minutes else "–"
+            lines.append(f"| {row} ({len(cells)}) | {' | '.join(texts)} | {strengths or '–'} | {cost} |")
+    return "\n".join(lines)
