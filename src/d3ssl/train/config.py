@@ -216,11 +216,19 @@ def _check_ranges(config: RunConfig) -> None:
     rules = {
         "train.steps": (train.steps, train.steps is None or train.steps >= 1, "1 or more"),
         "train.epochs": (train.epochs, train.epochs > 0, "above 0"),
-        "train.clip_grad_norm": (train.clip_grad_norm, (train.clip_grad_norm or 1) > 0, "above 0"),
+        "train.clip_grad_norm": (
+            train.clip_grad_norm,
+            train.clip_grad_norm is None or train.clip_grad_norm > 0,
+            "above 0, or null for no limit",
+        ),
         "runtime.workers": (runtime.workers, (runtime.workers or 0) >= 0, "0 or more"),
         "runtime.log_every": (runtime.log_every, runtime.log_every >= 1, "1 or more"),
         "runtime.save_every": (runtime.save_every, runtime.save_every >= 1, "1 or more"),
-        "runtime.diagnose_every": (runtime.diagnose_every, (runtime.diagnose_every or 1) >= 1, "1 or more"),
+        "runtime.diagnose_every": (
+            runtime.diagnose_every,
+            runtime.diagnose_every is None or runtime.diagnose_every >= 1,
+            "1 or more, or null for never",
+        ),
         "canvas.size": (config.canvas.size, config.canvas.size >= 8, "8 or more"),
         "canvas.channels": (config.canvas.channels, config.canvas.channels >= 1, "1 or more"),
         "canvas.held_out": (config.canvas.held_out, config.canvas.held_out >= 0, "0 or more"),
