@@ -2,7 +2,7 @@
 
     python -m benchmarks.photographs DATA --backbone timm:efficientnet_lite0:lite0.pth --out DIR
         [--set dev|final] [--rows ROW ...] [--seeds 3] [--passes 3200] [--record docs/data/photographs.zip]
-    python -m benchmarks.photographs --record docs/data/photographs.zip [--rows ROW ...] [--passes 3200]
+    python -m benchmarks.photographs --record docs/data/photographs.zip [--passes 3200] [--write docs/results.md]
 
 DATA comes from ``benchmarks/photographs/data.py``. A cell (row × seed) is trained on DATA/SET/natural/train by
 ``d3ssl posttrain``, its strength chosen there, and measured by the commands that a user has: objects out of context
@@ -10,7 +10,8 @@ DATA comes from ``benchmarks/photographs/data.py``. A cell (row × seed) is trai
 controlled conditions (DATA/SET/conditions), context and position sensitivity. Regions and features are read from the
 plain last map. Run the command again after a stop, and it goes on. Options are chosen on ``dev``.
 
-``--record`` keeps the figures and draws of every finished cell in one file; the second form prints the tables from it.
+``--record`` keeps the figures and draws of every finished cell in one file, and cells that it holds are not made again;
+the second form prints the tables from it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from benchmarks.document import put
 from benchmarks.photographs import record, table
 from benchmarks.photographs.cells import (
     CHEAP,
@@ -54,9 +56,9 @@ def main() -> None:
     for name in options.tables:
         text = table.markdown(known, name, [RANDOM, *ROWS], options.passes)
         if text.count("\n") > 2:
-            sys.stdout.write(
-                f"{name}, {options.passes} passes of 16 images: changes from the start, in points\n\n{text}\n\n"
-            )
+            sys.stdout.write(f"{name}, {options.passes} passes of 16 images\n\n{text}\n\n")
+            if options.write is not None:
+                put(options.write, f"{name}-{options.passes}", text, by="benchmarks/photographs")
     if failed:
         sys.exit("\n".join(["failed:", *failed]))
 
@@ -68,11 +70,14 @@ def _run(work: Work, options: argparse.Namespace, known: record.Record) -> list[
     measured, begun, done = tuple(options.measure), time.monotonic(), []
 
     def one(row: str, seed: int) -> str | None:
+        path = work.cell(row, seed)
+        if path.name in known and known[path.name].has(measured):
+            done.append(row)
+            return None
         try:
             run_cell(work, row, seed, measured)
         except subprocess.CalledProcessError as error:
-            return f"{row}, seed {seed}: {' '.join(map(str, error.cmd))}: see the logs in {work.cell(row, seed)}"
-        path = work.cell(row, seed)
+            return f"{row}, seed {seed}: {' '.join(map(str, error.cmd))}: see the logs in {path}"
         known[path.name] = record.Cell(
             row=row, passes=work.passes, seed=seed, figures=figures_of(path), draws=draws_of(path)
         )
@@ -108,6 +113,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--measure", nargs="+", choices=list(MEASURED), default=list(CHEAP))
     parser.add_argument("--processes", type=int, default=2, help="cells at a time, each with one thread")
     parser.add_argument("--record", type=Path, help="file of all figures")
+    parser.add_argument("--write", type=Path, help="document to put the tables into")
     parser.add_argument("--tables", nargs="+", choices=list(table.TABLES), default=list(table.TABLES))
     options = parser.parse_args()
     if options.data is not None and (options.backbone is None or options.out is None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,11 @@ class Cell:
     """``task/measure`` → value."""
     draws: dict[str, np.ndarray] = field(default_factory=dict)
     """``task/measure`` → its value in every draw of the bootstrap."""
+
+    def has(self, tasks: Iterable[str]) -> bool:
+        """Whether figures of all these are there."""
+        known = {key.partition("/")[0] for key in self.figures}
+        return known.issuperset(tasks)
 
 
 Record = dict[str, Cell]

@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.document import put
 from benchmarks.scenes_table import record, table
 from benchmarks.scenes_table.budgets import BUDGETS
 from benchmarks.scenes_table.cells import (
@@ -90,7 +91,7 @@ def main() -> None:
         if curves := record.gather_curves(work, shown, CURVES):
             table.plot_curves(curves, beside / "images" / f"{options.name}_curves.png", CURVES)
             parts.append(f"![What the trainings logged, a line for each seed](images/{options.name}_curves.png)")
-        table.put(options.write, options.name, "\n\n".join(parts))
+        put(options.write, options.name, "\n\n".join(parts), by="benchmarks/scenes_table")
     if failed:
         sys.exit("\n".join(["failed:", *failed]))
     if missing:

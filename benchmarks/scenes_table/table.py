@@ -232,23 +232,3 @@ def _save(figure: Figure, path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     with write_atomically(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")
-
-
-def put(document: Path, name: str, text: str) -> None:
-    """Replace what stands between a document's marks of this name, or add it at the end; make the document if need be.
-
-    Raises:
-        ValueError: only one of the two marks is there.
-    """
-    begin, end = f"<!-- {name}: written by benchmarks/scenes_table -->", f"<!-- end of {name} -->"
-    old = document.read_text(encoding="utf-8") if document.exists() else ""
-    if (begin in old) != (end in old):
-        raise ValueError(f"{document} holds only one of the marks of {name}")
-    block = f"{begin}\n{text}\n{end}"
-    if begin in old:
-        before, _, rest = old.partition(begin)
-        new = before + block + rest.partition(end)[2]
-    else:
-        new = f"{old.rstrip()}\n\n{block}\n".lstrip()
-    with write_atomically(document) as temporary:
-        temporary.write_text(new, encoding="utf-8")

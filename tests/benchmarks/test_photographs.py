@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.document import get
 from benchmarks.photographs import record, table
-from benchmarks.photographs.cells import START, draws_of, figures_of, name_of
+from benchmarks.photographs.cells import RANDOM, START, draws_of, figures_of, name_of
 from benchmarks.photographs.rows import REGIONS, ROWS
 from d3ssl.errors import InputError
 from d3ssl.evaluate.intervals import save_draws
 from d3ssl.files import write_json
 from d3ssl.train.recipe import run_config
 
+ROOT = Path(__file__).parents[2]
 OF_OBJECTS = {key for key in table.columns() if key.startswith("objects/")}
 
 
@@ -75,6 +78,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert found.keys() == cells.keys()
     for name, own in cells.items():
         assert found[name].figures == own.figures and found[name].row == own.row
+        assert own.has(["objects"]) and not own.has(["objects", "natural"])
         for key, value in own.draws.items():
             np.testing.assert_allclose(found[name].draws[key], value, atol=2**-16)
     record.write(tmp_path / "record.zip", found, table.columns())
@@ -113,3 +117,14 @@ def _student_views(plan: object) -> list[set[str]]:
         for pair in objective.pairs:
             views.setdefault(pair.student, set()).add(name)
     return list(views.values())
+
+
+def test_the_results_are_those_of_the_record() -> None:
+    """Every table of the document is what the committed record gives."""
+    cells, tables = record.read(ROOT / "docs" / "data" / "photographs.zip"), 0
+    for name, passes in itertools.product(table.TABLES, (1600, 3200)):
+        shown = get(ROOT / "docs" / "results.md", f"{name}-{passes}", by="benchmarks/photographs")
+        if shown is not None:
+            assert shown == table.markdown(cells, name, [RANDOM, *ROWS], passes), (name, passes)
+            tables += 1
+    assert tables

@@ -147,22 +147,6 @@ def test_a_goal_is_reached_where_the_whole_interval_is_beyond_it(
     assert table.reached(goal, table.Interval((low + high) / 2, low, high)) == word
 
 
-def test_the_document_keeps_what_is_around_the_marks(tmp_path: Path) -> None:
-    document = tmp_path / "results.md"
-    document.write_text("# Before\n")
-    for text in ("first", "second"):
-        table.put(document, "one", text)
-    table.put(document, "two", "other")
-    found = document.read_text()
-    assert found.startswith("# Before\n") and "first" not in found
-    assert found.count("second") == found.count("other") == 1
-    document.write_text(found.replace("<!-- end of one -->", ""))
-    with pytest.raises(ValueError, match="only one of the marks"):
-        table.put(document, "one", "third")
-    table.put(tmp_path / "new.md", "one", "first")
-    assert (tmp_path / "new.md").read_text().splitlines()[1] == "first"
-
-
 def test_every_row_has_known_regions() -> None:
     assert {row.regions for row in ROWS.values()} == set(REGIONS)
 

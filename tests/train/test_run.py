@@ -237,7 +237,8 @@ def test_compiled_stages_train_and_keep_their_names(photos: Path, tiny_yaml: Pat
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--train.accumulate", "0"), ("--runtime.log_every", "0"), ("--runtime.diagnose_every", "0"), ("--train.clip_grad_norm", "0"), ("--host.momentum", "1.5"),
+    [("--train.accumulate", "0"), ("--runtime.log_every", "0"), ("--host.momentum", "1.5"),
+     ("--runtime.diagnose_every", "0"), ("--train.clip_grad_norm", "0"),
      ("--train.steps", "0"), ("--runtime.workers", "-1"), ("--views.size", "4"), ("--optimizer.lr", "-1"),
      ("--schedule.warmup_steps", "9"), ("--dc.cutout", "1.5"), ("--dp.weight", "-1"),
      ("--views.min_visible", "2"), ("--host.small_ratio", "0")],
