@@ -1,5 +1,6 @@
 """Tiny plans and views of random pixels for the tests of methods."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -9,17 +10,21 @@ from torch import Tensor
 
 from d3ssl.contracts import Slots, View, ViewSet
 from d3ssl.methods import DecoupleConfig, DepositionConfig, Learner, Plan, decouple, deposition
-from d3ssl.methods.hosts import Byol, Soco
+from d3ssl.methods.hosts import Byol, Detcon, Soco
 from d3ssl.models.backbone import create_backbone
 from d3ssl.views import RegionsSpec
 
-SMALL: dict[str, Any] = {"roi_size": 2, "projector_hidden": 16, "projector_out": 8}
-HOSTS: dict[str, Any] = {"soco": Soco(**SMALL), "byol": Byol(**SMALL)}
+HEADS: dict[str, Any] = {"projector_hidden": 16, "projector_out": 8}
+HOSTS: dict[str, Any] = {
+    "soco": Soco(roi_size=2, **HEADS),
+    "byol": Byol(roi_size=2, **HEADS),
+    "detcon": Detcon(**HEADS),
+}
 
 
 def tiny_plan(name: str = "soco", modules: str = "", size: int = 64, slots: int = 3, **options: Any) -> Plan:
     """The plan of a host with the modules that are named: ``"DC DP"``."""
-    host = type(HOSTS[name])(**{**SMALL, **options})
+    host = dataclasses.replace(HOSTS[name], **options)
     plan = host.plan(size, RegionsSpec(regions_per_image=slots, min_side=2.0, min_visible=0.3))
     plan = decouple(plan) if "DC" in modules else plan
     return deposition(plan) if "DP" in modules else plan

@@ -81,7 +81,7 @@ def test_every_host_gives_a_plan_that_can_be_carried_out(name: str) -> None:
         plan.check_backbone(create_backbone("test_resnet"))
         assert plan.modules == {name for name, is_on in (("DC", decouple), ("DP", deposition)) if is_on}
         assert plan.name == name
-        assert plan.needs_masks == (name == "posttrain")  # whose teacher sees masks alone
+        assert plan.needs_masks == (name in ("posttrain", "detcon"))  # see masks alone; pool masks
         table = plan.table()
         assert all(f"view {view} " in table for view in plan.views)
         assert all(f"{pair.student} → {pair.teacher}" in table for pair in plan.pairs())

@@ -4,6 +4,7 @@ In float64, so that equality is not blurred by rounding: in float32, ReLUs at th
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,12 @@ from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from tests.methods.examples import make_learner, make_views, tiny_plan
 
 BATCH = 4
-CASES = [("soco", "regression"), ("soco", "info_nce"), ("byol", "info_nce")]
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "soco": ("soco", {}),
+    "soco-info_nce": ("soco", {"loss": "info_nce"}),
+    "byol-info_nce": ("byol", {"loss": "info_nce"}),
+    "detcon": ("detcon", {}),
+}
 
 
 def make_double_views(host: str) -> ViewSet:
@@ -32,8 +38,9 @@ def make_double_views(host: str) -> ViewSet:
     return map_tensors(views, double)
 
 
-def make_double_learner(host: str, loss: str) -> Learner:
-    return make_learner(tiny_plan(host, "DC DP", size=48, loss=loss)).double()
+def make_double_learner(case: str) -> Learner:
+    host, options = CASES[case]
+    return make_learner(tiny_plan(host, "DC DP", size=48, **options)).double()
 
 
 def gradients(learner: Learner) -> dict[str, torch.Tensor]:
@@ -43,10 +50,10 @@ def gradients(learner: Learner) -> dict[str, torch.Tensor]:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for host, loss in CASES:
-        learner = convert_sync_batch_norm(make_double_learner(host, loss))
+    for case in CASES:
+        learner = convert_sync_batch_norm(make_double_learner(case))
         network = DistributedDataParallel(learner)
-        whole = make_double_views(host)
+        whole = make_double_views(CASES[case][0])
         own = slice(rank * BATCH, (rank + 1) * BATCH)
         mine = ViewSet(
             views=map_tensors(whole.views, lambda tensor, own=own: tensor[own].clone()),
@@ -56,7 +63,7 @@ def worker(rank: int, folder: str) -> None:
         output = network(mine, 0.0)
         output.loss.backward()
         found = {"loss": output.loss.detach(), "gradients": gradients(learner)}
-        torch.save(found, Path(folder) / f"{host}-{loss}-{rank}.pt")
+        torch.save(found, Path(folder) / f"{case}-{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -68,12 +75,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("host", "loss"), CASES)
-def test_two_processes_equal_one(host: str, loss: str, folder: Path) -> None:
-    learner = make_double_learner(host, loss)
-    output = learner(make_double_views(host), 0.0)
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(case: str, folder: Path) -> None:
+    learner = make_double_learner(case)
+    output = learner(make_double_views(CASES[case][0]), 0.0)
     output.loss.backward()
-    results = [torch.load(folder / f"{host}-{loss}-{rank}.pt", weights_only=True) for rank in range(2)]
+    results = [torch.load(folder / f"{case}-{rank}.pt", weights_only=True) for rank in range(2)]
     # Each process reports its share of the mean, times the number of processes: their mean is the loss.
     assert float(output.loss.detach()) == pytest.approx(float(sum(r["loss"] for r in results) / 2), abs=1e-8)
     expected = gradients(learner)

@@ -24,12 +24,19 @@ from d3ssl.train.loader import CanvasDataset, collate
 from d3ssl.views import RegionsSpec, ViewMaker
 from tests.train.photographs import COUNT, write_photographs
 
-STEPS, RATE = 44, 3e-3
-HEADS: dict[str, Any] = {"loss": "info_nce", "projector_hidden": 256, "projector_out": 64, "momentum": 0.9}
+RATE = 3e-3
+HEADS: dict[str, Any] = {"projector_hidden": 256, "projector_out": 64, "momentum": 0.9}
 HOST_OPTIONS: dict[str, dict[str, Any]] = {
-    "soco": {"region_path": "c3", "roi_size": 4},
-    "byol": {"area": (0.5, 1.0), "roi_size": 2},
+    "soco": {"loss": "info_nce", "region_path": "c3", "roi_size": 4},
+    "byol": {"loss": "info_nce", "area": (0.5, 1.0), "roi_size": 2},
+    "detcon": {"area": (0.6, 1.0)},
 }
+SETTINGS: dict[str, tuple[str, int, int, int]] = {
+    "soco": ("test_resnet", 64, 1, 44),
+    "byol": ("test_resnet", 64, 1, 44),
+    "detcon": ("test_resnet", 64, 2, 38),
+}
+"""Network, side of the views in px, regions per image, steps."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> CanvasBatch:
     grid = RegionsConfig(method="grid", grid_rows=2, grid_columns=2, workers=1)
     compute_regions(images, grid, folder / "regions.parquet")
     regions = read_regions(folder / "regions.parquet")
-    dataset = CanvasDataset(images, regions, CanvasConfig(size=64, max_candidates=4), 0)
+    dataset = CanvasDataset(images, regions, CanvasConfig(size=64, max_candidates=4), 0, masks=True)
     loaded = collate([dataset[number] for number in range(COUNT)])
     assert hasattr(loaded, "batch")
     return loaded.batch  # type: ignore[union-attr]
@@ -59,21 +66,22 @@ def retrieved(learner: Learner, views: ViewSet) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("modules", ["", "DC", "DP", "DC DP"])
-@pytest.mark.parametrize("host", ["soco", "byol"])
+@pytest.mark.parametrize("host", HOST_OPTIONS)
 def test_it_learns_the_photographs_by_heart(host: str, modules: str, photographs: CanvasBatch) -> None:
-    plan = HOSTS[host](**HEADS, **HOST_OPTIONS[host]).plan(64, RegionsSpec(regions_per_image=1, min_side=4.0))
+    network, size, slots, steps = SETTINGS[host]
+    plan = HOSTS[host](**HEADS, **HOST_OPTIONS[host]).plan(size, RegionsSpec(regions_per_image=slots, min_side=4.0))
     plan = decouple(plan) if "DC" in modules else plan
     plan = deposition(plan) if "DP" in modules else plan
     torch.manual_seed(0)
-    learner = Learner(plan, create_backbone("test_resnet")).train()
+    learner = Learner(plan, create_backbone(network)).train()
     maker = ViewMaker(plan.views, plan.regions, learner.backbone.mean, learner.backbone.std, plan.used_views)
     views, watch = maker(photographs, Draws(seed=0)), CollapseWatch()
     optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=RATE)
-    for step in range(STEPS):
-        output = learner(views, step / STEPS)
+    for step in range(steps):
+        output = learner(views, step / steps)
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
-        learner.after_step(step / STEPS, [output.carry])
+        learner.after_step(step / steps, [output.carry])
         assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
     assert retrieved(learner, views) >= 0.9

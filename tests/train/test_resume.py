@@ -1,6 +1,7 @@
 """N steps, a checkpoint and N more are 2N steps bit for bit, for every host with and without the modules."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,15 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
     return {**trainer.learner.state_dict(), **moments}
 
 
-@pytest.mark.parametrize("loss", ["regression", "info_nce"])
+HOSTS = [("soco", {}), ("soco", {"loss": "info_nce"}), ("byol", {}), ("byol", {"loss": "info_nce"}), ("detcon", {})]
+
+
 @pytest.mark.parametrize("modules", ["", "DC DP"])
-@pytest.mark.parametrize("host", ["soco", "byol"])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(host: str, modules: str, loss: str, tmp_path: Path) -> None:
-    config = make_config(host, modules, host_options={"loss": loss}, accumulate=2, batch_size=12)
+@pytest.mark.parametrize(("host", "options"), HOSTS)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    host: str, options: dict[str, Any], modules: str, tmp_path: Path
+) -> None:
+    config = make_config(host, modules, host_options=options, accumulate=2, batch_size=12)
     whole, first, second = (make_trainer(config) for _ in range(3))
     source = batches(config)
     for _ in range(4):

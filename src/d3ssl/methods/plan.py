@@ -67,6 +67,8 @@ class Plan:
     """Batch norms of the student keep the statistics of the start."""
     boxes_will_do: bool = False
     """Regions without masks count by their boxes, which is said; else masks that are missing are an error."""
+    partition: bool = False
+    """The regions are the segments of a partition, which are read and never cut or moved; with a module, objects."""
     frozen_stride: int = 0
     """The student's layers up to the map of this stride, px, keep the weights of the start; 0: all are trained."""
     cut: tuple[str, ...] = ()
