@@ -10,7 +10,7 @@ from torch import Tensor
 
 from d3ssl.contracts import Slots, View, ViewSet
 from d3ssl.methods import DecoupleConfig, DepositionConfig, Learner, Plan, decouple, deposition
-from d3ssl.methods.hosts import Byol, Detcon, Soco
+from d3ssl.methods.hosts import Byol, Densecl, Detcon, Soco
 from d3ssl.models.backbone import create_backbone
 from d3ssl.views import RegionsSpec
 
@@ -19,6 +19,7 @@ HOSTS: dict[str, Any] = {
     "soco": Soco(roi_size=2, **HEADS),
     "byol": Byol(roi_size=2, **HEADS),
     "detcon": Detcon(**HEADS),
+    "densecl": Densecl(queue=24, grid=2, level=-2, roi_size=2, **HEADS),
 }
 
 

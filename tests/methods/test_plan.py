@@ -77,7 +77,7 @@ def test_every_host_gives_a_plan_that_can_be_carried_out(name: str) -> None:
     assert isinstance(host, Host)
     for decouple, deposition in ((False, False), (True, False), (False, True), (True, True)):
         method = MethodConfig(host=name, decouple=decouple, deposition=deposition)
-        plan = make_plan(method, host, DecoupleConfig(), DepositionConfig(), 64, RegionsSpec())
+        plan = make_plan(method, host, DecoupleConfig(), DepositionConfig(), 224, RegionsSpec())
         plan.check_backbone(create_backbone("test_resnet"))
         assert plan.modules == {name for name, is_on in (("DC", decouple), ("DP", deposition)) if is_on}
         assert plan.name == name

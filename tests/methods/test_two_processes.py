@@ -23,6 +23,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "soco-info_nce": ("soco", {"loss": "info_nce"}),
     "byol-info_nce": ("byol", {"loss": "info_nce"}),
     "detcon": ("detcon", {}),
+    "densecl": ("densecl", {}),
 }
 
 

@@ -11,7 +11,7 @@ from d3ssl.errors import InputError
 from d3ssl.methods import MethodConfig
 from d3ssl.methods.hosts import Detcon
 from d3ssl.regions.config import RegionsConfig
-from d3ssl.train.config import RunConfig, check
+from d3ssl.train.config import RunConfig, TrainConfig, check
 from d3ssl.train.pretrain import pretrain
 from d3ssl.train.region_kinds import check_counts
 from d3ssl.views.view import ViewsConfig
@@ -55,6 +55,14 @@ def test_the_wrong_kind_is_one_clear_error(run: RunConfig, message: str) -> None
 )
 def test_the_right_kind_passes(run: RunConfig) -> None:
     check(run, 1)
+
+
+def test_a_queue_smaller_than_the_batch() -> None:
+    run = config(method="grid")
+    run = replace(run, method=MethodConfig(host="densecl", decouple=False), host=HOSTS["densecl"])  # 24 keys
+    check(replace(run, train=TrainConfig(batch_size=24)), 1)
+    with pytest.raises(InputError, match=r"26 keys, but the queue holds 24(.|\n)*host\.queue"):
+        check(replace(run, train=TrainConfig(batch_size=26)), 1)
 
 
 def test_it_is_told_before_any_image_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,14 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
     return {**trainer.learner.state_dict(), **moments}
 
 
-HOSTS = [("soco", {}), ("soco", {"loss": "info_nce"}), ("byol", {}), ("byol", {"loss": "info_nce"}), ("detcon", {})]
+HOSTS = [
+    ("soco", {}),
+    ("soco", {"loss": "info_nce"}),
+    ("byol", {}),
+    ("byol", {"loss": "info_nce"}),
+    ("detcon", {}),
+    ("densecl", {}),
+]
 
 
 @pytest.mark.parametrize("modules", ["", "DC DP"])

@@ -123,6 +123,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     for modules, options in (("", {}), ("DC DP", {}), ("DC DP", {"loss": "info_nce"}))
 ]
 CASES += [("detcon", modules, {}) for modules in ("", "DC DP")]
+CASES += [("densecl", modules, {}) for modules in ("", "DC DP")]
 
 
 @pytest.mark.parametrize(("host", "modules", "options"), CASES)
@@ -164,7 +165,8 @@ def group(tmp_path) -> Iterator[None]:  # type: ignore[no-untyped-def]
 def test_the_messages_of_a_step(
     host: str, modules: str, options: dict[str, Any], accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One small vector per part, and for InfoNCE the teacher's keys of each view and where the rows come from."""
+    """One small vector per part; for InfoNCE the teacher's keys of each view and where the rows come from; and what
+    each memory of a loss takes from the step."""
     config = make_config(host, modules, host_options=options, accumulate=accumulate)
     trainer, source, sent = make_trainer(config), batches(config), Counter()
     for name in ("all_reduce", "all_gather", "broadcast", "all_gather_object", "barrier", "reduce_scatter"):
@@ -178,7 +180,7 @@ def test_the_messages_of_a_step(
     contrasting = {name: o for name, o in trainer.learner.plan.objectives.items() if o.loss.contrasts}
     kinds = {objective.reader.rows for objective in contrasting.values()}
     read = {(p.teacher, o.shares or n) for n, o in contrasting.items() for p in o.pairs}
-    gathered = accumulate * (len(read) + len(kinds))
+    gathered = accumulate * (len(read) + len(kinds)) + len(trainer.learner.memories)
     for step in (1, 2, 3):
         sent.clear()
         trainer.train_step(source)

@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from d3ssl.contracts import Rows, Slots, View, ViewSet
 from d3ssl.distributed import all_reduce_mean, gather_equal
-from d3ssl.methods.network import Network
+from d3ssl.methods.losses import Memory
+from d3ssl.methods.network import Network, as_read
 from d3ssl.methods.plan import Objective, Plan
-from d3ssl.methods.rows import gather_origin, mean_loss, mean_row, origin_of
+from d3ssl.methods.rows import gather_origin, mean_loss, mean_row, most_similar, origin_of
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
 from d3ssl.models.first_layers import first_parameters
@@ -78,17 +79,21 @@ class Learner(nn.Module):
         )
         first = next(iter(plan.objectives))  # which shares with none
         self._watched = first, next(plan.pairs()).student
-        read = {view: [] for view in plan.used_views}
-        self.student_heads, self.teacher_heads = dict(read), {view: [] for view in read}
+        self.student_heads: dict[str, list[str]] = {view: [] for view in plan.used_views}
+        self.teacher_heads: dict[str, list[str]] = {view: [] for view in plan.used_views}
         """View → what each network reads of it."""
         for name, objective in plan.objectives.items():
             for pair in objective.pairs:
+                head = objective.shares or name
+                read = {head} if pair.match == "row" else {head, as_read(head)}
                 for heads, view in ((self.student_heads, pair.student), (self.teacher_heads, pair.teacher)):
-                    heads[view] = sorted({*heads[view], objective.shares or name})
+                    heads[view] = sorted({*heads[view], *read})
 
         self.centres = nn.ModuleDict(
             {name: Centre(_size(o, self.student.reader(name))) for name, o in own.items() if o.centre}
         )
+        memories = {name: o.loss.remember(_size(o, self.student.reader(name))) for name, o in own.items()}
+        self.memories = nn.ModuleDict({name: memory for name, memory in memories.items() if memory is not None})
 
     def train(self, mode: bool = True) -> Learner:
         """Training mode; what is frozen stays in evaluation mode."""
@@ -120,7 +125,8 @@ class Learner(nn.Module):
             fresh = {view: heads for view, heads in self.teacher_heads.items() if view not in views.kept}
             targets = self._read(self.teacher, views, fresh) | views.kept
         predicted = {
-            view: {name: self.predictors[name](rows) for name, rows in own.items()} for view, own in projected.items()
+            view: {name: self.predictors[name](rows) for name, rows in own.items() if name in self.predictors}
+            for view, own in projected.items()
         }
         origin: dict[RowKind, Rows] = {kind: origin_of(views.slots, kind) for kind in ROW_KINDS}
         targets = self._gather(targets, origin)
@@ -136,14 +142,34 @@ class Learner(nn.Module):
                 carry |= {head: mean} if head == name else {}
             for pair in objective.pairs:
                 student, teacher = predicted[pair.student][head], targets[pair.teacher][head]
-                losses = objective.loss(student - centre, teacher - centre, rows)
+                if pair.match == "feature":
+                    read = projected[pair.student][as_read(head)], targets[pair.teacher][as_read(head)]
+                    teacher = teacher[most_similar(*read, len(views.slots.index))]
+                losses = self._losses(objective, head, student - centre, teacher - centre, rows, progress)
+                counts = self.student.reader(head).weigh(views.views[pair.student])
+                losses = losses if counts is None else losses * counts
                 part = part + pair.weight * mean_loss(losses, objective.reader.rows, views)
+            if head == name and head in self.memories:
+                carry[f"memory.{head}"] = self._remember(objective, head, targets, len(views.slots.index))
             total, parts[f"loss_{name}"] = total + part, part.detach()
         first, view = self._watched
         watched = projected[view][first].detach()
         is_region = self.plan.objectives[first].reader.rows == "region"
         counted = views.slots.distinct.flatten() if is_region else torch.ones_like(watched[:, 0], dtype=torch.bool)
         return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry=carry)
+
+    def _losses(
+        self, objective: Objective, head: str, student: Tensor, teacher: Tensor, rows: Rows, progress: float
+    ) -> Float[Tensor, "N"]:
+        if head in self.memories:
+            return self.memories[head](student, teacher, rows, progress)
+        return objective.loss(student, teacher, rows)
+
+    def _remember(self, objective: Objective, head: str, targets: HeadRows, images: int) -> Tensor:
+        """What this part adds to the memory of a loss."""
+        seen = list(dict.fromkeys(pair.teacher for pair in objective.pairs))
+        memory: Memory = self.memories[head]  # type: ignore[assignment]
+        return memory.carry(torch.cat([targets[view][head] for view in seen]), images * len(seen))
 
     @torch.no_grad()
     def read_teacher(self, view: View, slots: Slots, name: str) -> dict[str, Float[Tensor, "N D"]]:
@@ -179,6 +205,9 @@ class Learner(nn.Module):
             means = torch.stack([carry[name] for carry in carries])
             centre: Centre = module  # type: ignore[assignment]
             centre.update(all_reduce_mean(means.mean(0)))
+        for name, module in self.memories.items():
+            memory: Memory = module  # type: ignore[assignment]
+            memory.update([carry[f"memory.{name}"] for carry in carries])
         if self.plan.is_frozen:
             return {}
         momentum = momentum_at(progress, self.plan.momentum, self.plan.momentum_end)

@@ -8,8 +8,15 @@ from torch import Tensor, nn
 
 from d3ssl.contracts import Slots, View
 from d3ssl.methods.plan import Plan
-from d3ssl.models.backbone import Backbone
+from d3ssl.models.backbone import Backbone, Level
 from d3ssl.models.readers import Reader
+
+_AS_READ = ".as_read"
+
+
+def as_read(head: str) -> str:
+    """The name of a head's rows before its projector."""
+    return head + _AS_READ
 
 
 class Network(nn.Module):
@@ -33,10 +40,14 @@ class Network(nn.Module):
         return self.readers[name]  # type: ignore[return-value]
 
     def forward(self, view: View, slots: Slots, heads: list[str]) -> dict[str, Float[Tensor, "N D"]]:
-        """The rows of one view for the named heads. The backbone runs once, no deeper than their readers ask."""
-        readers = {name: self.reader(name) for name in heads}
-        features = self.backbone.features(view.images, sorted({reader.needs for reader in readers.values()}))
-        return {
-            name: self.projectors[name](reader(features, view, slots, self.backbone))
-            for name, reader in readers.items()
-        }
+        """The rows of one view for the named heads. The backbone runs once, no deeper than their readers ask.
+
+        Args:
+            heads: names of objectives; with ``as_read``, the rows before the projector.
+        """
+        names = dict.fromkeys(head.removesuffix(_AS_READ) for head in heads)
+        needs: set[Level] = {self.reader(name).needs for name in names}
+        features = self.backbone.features(view.images, sorted(needs))
+        read = {name: self.reader(name)(features, view, slots, self.backbone) for name in names}
+        found = {name: self.projectors[name](rows) for name, rows in read.items() if name in heads}
+        return found | {as_read(name): rows for name, rows in read.items() if as_read(name) in heads}

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from d3ssl.errors import InputError, nearest
 from d3ssl.methods.losses import Loss
@@ -22,6 +23,9 @@ class Pair:
     student: str
     teacher: str
     weight: float = 1.0
+    match: Literal["row", "feature"] = "row"
+    """Which rows belong together: those of the same number, or with each of the student's the one of the same image
+    that is most similar by the backbone's features (cosine; DenseCL, arXiv 2011.09157, equation 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,15 @@ class Plan:
             if not 0 <= momentum <= 1:
                 raise InputError(f"the teacher's momentum is {momentum}", remedy="set it to 0..1.")
 
+    def check_batch(self, images: int) -> None:
+        """Refuse steps of a number of images that a loss cannot work with.
+
+        Raises:
+            InputError: see ``Loss.check_batch``.
+        """
+        for objective in self.objectives.values():
+            objective.loss.check_batch(images * len({pair.teacher for pair in objective.pairs}))
+
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that does not offer what the plan reads.
 
@@ -151,6 +164,8 @@ class Plan:
                 raise InputError(error.problem, remedy=remedy) from error
         for objective in self.objectives.values():
             reader = objective.reader.build(backbone)
+            for name in {name for pair in objective.pairs for name in (pair.student, pair.teacher)}:
+                reader.check_view(self.views[name].size)
             if self.is_frozen and objective.reader.rows == "region":
                 self._check_cells(objective, backbone, reader.stride)
 
@@ -186,11 +201,17 @@ class Plan:
             parts = [f"{type(objective.reader).__name__.lower()}({_options(objective.reader)})", *heads]
             parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
             lines.append(f"  objective {name}: {' · '.join(parts)}")
-            lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
+            lines += [
+                f"    {pair.student} → {pair.teacher}  × {pair.weight:g}{_match(pair)}" for pair in objective.pairs
+            ]
         is_constant = self.momentum == self.momentum_end
         teacher = f"EMA, momentum {self.momentum:g}" + ("" if is_constant else f" → {self.momentum_end:g}")
         teacher = "a frozen copy of the start" if self.is_frozen else teacher
         return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
+
+
+def _match(pair: Pair) -> str:
+    return "" if pair.match == "row" else "  (most similar features)"
 
 
 def _options(part: object) -> str:

@@ -43,3 +43,14 @@ class Reader(nn.Module):
 
     def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
         raise NotImplementedError
+
+    def weigh(self, view: View) -> Float[Tensor, "N"] | None:
+        """What each row of a view that the student sees counts in the mean of the losses; None: 1 each."""
+        return None
+
+    def check_view(self, size: int) -> None:
+        """Refuse views of this side, px.
+
+        Raises:
+            InputError: the reader's rows cannot be read from them.
+        """
