@@ -34,7 +34,7 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
     for host, path in (("soco", {"region_path": "c4"}), ("soco", {"region_path": "fpn"}), ("byol", {}))
     for loss in ("regression", "info_nce")
 ]
-CASES += [("densecl", "test_resnet", {})]
+CASES += [("densecl", "test_resnet", {}), ("ibot", "test_vit", {})]
 
 
 @pytest.mark.parametrize(("host", "network", "options"), CASES)

@@ -13,25 +13,31 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.contracts import ViewSet, map_tensors
-from d3ssl.methods import Learner
+from d3ssl.methods import Learner, Plan
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from tests.methods.examples import make_learner, make_views, tiny_plan
 
 BATCH = 4
-CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "soco": ("soco", {}),
-    "soco-info_nce": ("soco", {"loss": "info_nce"}),
-    "byol-info_nce": ("byol", {"loss": "info_nce"}),
-    "detcon": ("detcon", {}),
-    "densecl": ("densecl", {}),
+CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "soco": ("soco", "DC DP", {}),
+    "soco-info_nce": ("soco", "DC DP", {"loss": "info_nce"}),
+    "byol-info_nce": ("byol", "DC DP", {"loss": "info_nce"}),
+    "detcon": ("detcon", "DC DP", {}),
+    "densecl": ("densecl", "DC DP", {}),
+    "ibot": ("ibot", "DP", {"local_crops": 1, "local_size": 32}),  # cut copies are of the last images of each process
 }
 
 
-def make_double_views(host: str) -> ViewSet:
+def make_plan(case: str) -> Plan:
+    host, modules, options = CASES[case]
+    return tiny_plan(host, modules, size=48, **options)
+
+
+def make_double_views(case: str) -> ViewSet:
     """Regions of several weights; those of the first image of the second process weigh nothing."""
     weight = torch.tensor([[1.0, 0.5, 0.5], [1.0, 1.0, 1.0]]).repeat(BATCH, 1)
     weight[BATCH] = 0.0
-    views = make_views(tiny_plan(host, "DC DP", size=48), 2 * BATCH, 3, weight)
+    views = make_views(make_plan(case), 2 * BATCH, 3, weight)
 
     def double(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.double() if tensor.is_floating_point() else tensor
@@ -40,8 +46,7 @@ def make_double_views(host: str) -> ViewSet:
 
 
 def make_double_learner(case: str) -> Learner:
-    host, options = CASES[case]
-    return make_learner(tiny_plan(host, "DC DP", size=48, **options)).double()
+    return make_learner(make_plan(case)).double()
 
 
 def gradients(learner: Learner) -> dict[str, torch.Tensor]:
@@ -54,7 +59,7 @@ def worker(rank: int, folder: str) -> None:
     for case in CASES:
         learner = convert_sync_batch_norm(make_double_learner(case))
         network = DistributedDataParallel(learner)
-        whole = make_double_views(CASES[case][0])
+        whole = make_double_views(case)
         own = slice(rank * BATCH, (rank + 1) * BATCH)
         mine = ViewSet(
             views=map_tensors(whole.views, lambda tensor, own=own: tensor[own].clone()),
@@ -64,6 +69,8 @@ def worker(rank: int, folder: str) -> None:
         output = network(mine, 0.0)
         output.loss.backward()
         found = {"loss": output.loss.detach(), "gradients": gradients(learner)}
+        learner.after_step(0.0, [output.carry])
+        found["memories"] = learner.memories.state_dict()
         torch.save(found, Path(folder) / f"{case}-{rank}.pt")
     dist.destroy_process_group()
 
@@ -79,7 +86,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one(case: str, folder: Path) -> None:
     learner = make_double_learner(case)
-    output = learner(make_double_views(CASES[case][0]), 0.0)
+    output = learner(make_double_views(case), 0.0)
     output.loss.backward()
     results = [torch.load(folder / f"{case}-{rank}.pt", weights_only=True) for rank in range(2)]
     # Each process reports its share of the mean, times the number of processes: their mean is the loss.
@@ -89,6 +96,10 @@ def test_two_processes_equal_one(case: str, folder: Path) -> None:
     for name, gradient in expected.items():
         for result in results:
             torch.testing.assert_close(result["gradients"][name], gradient, atol=1e-7, rtol=1e-5, msg=name)
+    learner.after_step(0.0, [output.carry])
+    for name, value in learner.memories.state_dict().items():
+        for result in results:
+            torch.testing.assert_close(result["memories"][name], value, atol=1e-8, rtol=1e-8, msg=name)
 
 
 def test_the_example_has_rows_that_count_differently() -> None:

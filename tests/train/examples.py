@@ -13,7 +13,7 @@ from d3ssl.train.loop import Trainer
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.train.schedule import ScheduleConfig
 from d3ssl.views.view import ViewsConfig
-from tests.methods.examples import HOSTS
+from tests.methods.examples import HOSTS, NETWORKS
 from tests.views.canvases import make_batch
 
 
@@ -34,7 +34,7 @@ def make_config(
         out="unused",
         canvas=CanvasConfig(size=96, max_candidates=6),
         views=ViewsConfig(size=64, regions_per_image=2, min_side=2.0, min_visible=0.1),
-        model=ModelConfig(backbone="test_resnet"),
+        model=ModelConfig(backbone=NETWORKS.get(host, "test_resnet")),
         method=MethodConfig(host=host, decouple="DC" in modules, deposition="DP" in modules),
         host=dataclasses.replace(HOSTS[host], **(host_options or {})),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3),

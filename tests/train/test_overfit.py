@@ -14,6 +14,7 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors
 from d3ssl.data.sources import open_images
 from d3ssl.methods import HOSTS, Learner, decouple, deposition
+from d3ssl.methods.losses import PrototypeCrossEntropy
 from d3ssl.models.backbone import create_backbone
 from d3ssl.regions.compute import compute_regions
 from d3ssl.regions.config import RegionsConfig
@@ -31,7 +32,7 @@ HOST_OPTIONS: dict[str, dict[str, Any]] = {
     "soco": {"loss": "info_nce", "region_path": "c3", "roi_size": 4},
     "byol": {"loss": "info_nce", "area": (0.5, 1.0), "roi_size": 2},
     "detcon": {"area": (0.6, 1.0)},
-    "densecl": {"area": (0.6, 1.0), "queue": 48, "grid": 2, "roi_size": 2},
+    "densecl": {"area": (0.7, 1.0), "queue": 48, "grid": 2, "roi_size": 2},
 }
 SETTINGS: dict[str, tuple[str, int, int, int, int]] = {
     "soco": ("test_resnet", 64, 1, 1, 44),
@@ -103,3 +104,47 @@ def test_it_learns_the_photographs_by_heart(host: str, modules: str, photographs
         learner.after_step(step / rounds / parts, [output.carry])
         assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
     assert retrieved(learner, views) >= 0.9
+
+
+PROTOTYPES: dict[str, Any] = {
+    "prototypes": 32,
+    "projector_hidden": 256,
+    "bottleneck": 64,
+    "momentum": 0.998,
+    "area": (0.7, 1.0),
+    "dense_hidden": 64,
+    "roi_size": 2,
+    "loss": PrototypeCrossEntropy(first_temperature=0.01, teacher_temperature=0.01, centre_momentum=0.5),
+}
+
+
+@torch.no_grad()
+def chosen_alike(learner: Learner, views: ViewSet) -> tuple[float, int]:
+    """Share of the images for which the student's likeliest prototype is the teacher's; how many the teacher uses."""
+    pair, head = next(learner.plan.pairs()), next(iter(learner.plan.objectives))
+    student = learner.student(views.views[pair.student], views.slots, [head])[head].argmax(1)
+    teacher = learner.teacher(views.views[pair.teacher], views.slots, [head])[head]
+    teacher = (teacher - learner.memories[head].get_buffer("centre")).argmax(1)
+    return float((student == teacher).float().mean()), len(teacher.unique())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modules", ["", "DC", "DP", "DC DP"])
+def test_it_learns_the_prototypes_of_the_photographs_by_heart(modules: str, photographs: CanvasBatch) -> None:
+    plan = HOSTS["ibot"](**PROTOTYPES).plan(48, RegionsSpec(regions_per_image=1, min_side=4.0))
+    plan = decouple(plan) if "DC" in modules else plan
+    plan = deposition(plan) if "DP" in modules else plan
+    torch.manual_seed(0)
+    learner = Learner(plan, create_backbone("test_vit")).train()
+    maker = ViewMaker(plan.views, plan.regions, learner.backbone.mean, learner.backbone.std, plan.used_views)
+    views, watch = maker(photographs, Draws(seed=0)), CollapseWatch()
+    optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=3e-3)
+    for step in range(80):
+        output = learner(views, step / 80)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        learner.after_step(step / 80, [output.carry])
+        assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
+    share, used = chosen_alike(learner, views)
+    assert share >= 0.9 and used >= 3

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 import d3ssl.train.loop
+from d3ssl.methods.losses.queue import Queue
 from tests.train.examples import batches, make_config, make_trainer
 
 WAITING_METHODS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy", "cpu")
@@ -123,7 +124,7 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     for modules, options in (("", {}), ("DC DP", {}), ("DC DP", {"loss": "info_nce"}))
 ]
 CASES += [("detcon", modules, {}) for modules in ("", "DC DP")]
-CASES += [("densecl", modules, {}) for modules in ("", "DC DP")]
+CASES += [(host, modules, {}) for host in ("densecl", "ibot") for modules in ("", "DC DP")]
 
 
 @pytest.mark.parametrize(("host", "modules", "options"), CASES)
@@ -166,7 +167,7 @@ def test_the_messages_of_a_step(
     host: str, modules: str, options: dict[str, Any], accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One small vector per part; for InfoNCE the teacher's keys of each view and where the rows come from; and what
-    each memory of a loss takes from the step."""
+    each memory of a loss takes from the step: the keys of a queue, the sum for a centre."""
     config = make_config(host, modules, host_options=options, accumulate=accumulate)
     trainer, source, sent = make_trainer(config), batches(config), Counter()
     for name in ("all_reduce", "all_gather", "broadcast", "all_gather_object", "barrier", "reduce_scatter"):
@@ -180,9 +181,12 @@ def test_the_messages_of_a_step(
     contrasting = {name: o for name, o in trainer.learner.plan.objectives.items() if o.loss.contrasts}
     kinds = {objective.reader.rows for objective in contrasting.values()}
     read = {(p.teacher, o.shares or n) for n, o in contrasting.items() for p in o.pairs}
-    gathered = accumulate * (len(read) + len(kinds)) + len(trainer.learner.memories)
+    gathered = accumulate * (len(read) + len(kinds))
+    memories = list(trainer.learner.memories.values())
+    queues = sum(isinstance(memory, Queue) for memory in memories)
     for step in (1, 2, 3):
         sent.clear()
         trainer.train_step(source)
-        expected = Counter(all_reduce=accumulate + trainer.is_logged(step), all_gather=gathered)
+        reduced = accumulate + trainer.is_logged(step) + len(memories) - queues
+        expected = Counter(all_reduce=reduced, all_gather=gathered + queues)
         assert sent == expected

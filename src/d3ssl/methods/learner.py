@@ -145,6 +145,8 @@ class Learner(nn.Module):
                 if pair.match == "feature":
                     read = projected[pair.student][as_read(head)], targets[pair.teacher][as_read(head)]
                     teacher = teacher[most_similar(*read, len(views.slots.index))]
+                if not objective.loss.contrasts and len(student) < len(teacher):
+                    teacher = teacher[-len(student) :]  # the view shows the last images only
                 losses = self._losses(objective, head, student - centre, teacher - centre, rows, progress)
                 counts = self.student.reader(head).weigh(views.views[pair.student])
                 losses = losses if counts is None else losses * counts

@@ -10,6 +10,7 @@ from d3ssl.contracts import Slots, View
 from d3ssl.methods.plan import Plan
 from d3ssl.models.backbone import Backbone, Level
 from d3ssl.models.readers import Reader
+from d3ssl.models.tokens import PatchChange
 
 _AS_READ = ".as_read"
 
@@ -31,8 +32,12 @@ class Network(nn.Module):
             {
                 name: o.projector.build(self.reader(name).out_features) if o.projector else nn.Identity()
                 for name, o in own.items()
+                if o.projects_as is None
             }
         )
+        self.projector_of = {name: o.projects_as or name for name, o in own.items()}
+        hides = any(plan.views[view].hides_patches for view in plan.used_views)
+        self.mask_token = nn.Parameter(torch.zeros(backbone.num_features)) if hides else None
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def reader(self, name: str) -> Reader:
@@ -47,7 +52,21 @@ class Network(nn.Module):
         """
         names = dict.fromkeys(head.removesuffix(_AS_READ) for head in heads)
         needs: set[Level] = {self.reader(name).needs for name in names}
-        features = self.backbone.features(view.images, sorted(needs))
+        features = self.backbone.features(view.images, sorted(needs), self._change(view))
         read = {name: self.reader(name)(features, view, slots, self.backbone) for name in names}
-        found = {name: self.projectors[name](rows) for name, rows in read.items() if name in heads}
+        found = {name: self.projectors[self.projector_of[name]](rows) for name, rows in read.items() if name in heads}
         return found | {as_read(name): rows for name, rows in read.items() if as_read(name) in heads}
+
+    def _change(self, view: View) -> PatchChange | None:
+        """What the network sees in place of a view's hidden patches: the mask token (iBOT), or another image's patches,
+        through which no gradient goes (D³SSL's public code)."""
+        hidden, partner, token = view.hidden, view.partner, self.mask_token
+        if hidden is None:
+            return None
+
+        def change(patches: Float[Tensor, "B h w D"]) -> Float[Tensor, "B h w D"]:
+            assert token is not None  # some view hides patches
+            shown = token.to(patches.dtype) if partner is None else patches[partner].detach()
+            return torch.where(hidden[..., None], shown, patches)
+
+        return change
