@@ -138,13 +138,13 @@ def test_it_learns_the_prototypes_of_the_photographs_by_heart(modules: str, phot
     learner = Learner(plan, create_backbone("test_vit")).train()
     maker = ViewMaker(plan.views, plan.regions, learner.backbone.mean, learner.backbone.std, plan.used_views)
     views, watch = maker(photographs, Draws(seed=0)), CollapseWatch()
-    optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=3e-3)
-    for step in range(80):
-        output = learner(views, step / 80)
+    optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=2e-3)
+    for step in range(110):
+        output = learner(views, step / 110)
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
-        learner.after_step(step / 80, [output.carry])
+        learner.after_step(step / 110, [output.carry])
         assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
     share, used = chosen_alike(learner, views)
     assert share >= 0.9 and used >= 3

@@ -12,7 +12,7 @@ from d3ssl.methods import MethodConfig
 from d3ssl.methods.hosts import Detcon
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.train.config import RunConfig, TrainConfig, check
-from d3ssl.train.pretrain import pretrain
+from d3ssl.train.pretrain import check_before, pretrain
 from d3ssl.train.region_kinds import check_counts
 from d3ssl.views.view import ViewsConfig
 from tests.methods.examples import HOSTS
@@ -45,7 +45,7 @@ def config(modules: bool = False, views: ViewsConfig | None = None, **proposals:
 )
 def test_the_wrong_kind_is_one_clear_error(run: RunConfig, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        check(run, 1)
+        check_before(run)
     assert caught.value.remedy
 
 
@@ -54,7 +54,7 @@ def test_the_wrong_kind_is_one_clear_error(run: RunConfig, message: str) -> None
     [config(method="felzenszwalb"), config(True, method="contrast"), config(True, method="annotations")],
 )
 def test_the_right_kind_passes(run: RunConfig) -> None:
-    check(run, 1)
+    check_before(run)
 
 
 def test_a_queue_smaller_than_the_batch() -> None:

@@ -49,6 +49,6 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     name = next(name for name in expected if name.startswith("student.backbone.net."))
     assert not torch.equal(states(first)[name], expected[name])
-    remembered = [name for name in expected if name.startswith("memories.")]
-    assert bool(remembered) == (host in ("densecl", "ibot"))
-    assert all(states(first)[name].any() for name in remembered)
+    remembered = [name for name in expected if name.startswith("memories.") and expected[name].ndim]
+    assert bool(remembered) == (host in ("densecl", "ibot"))  # queues, centres
+    assert all(not torch.equal(states(first)[name], expected[name]) for name in remembered)

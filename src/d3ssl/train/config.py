@@ -11,7 +11,6 @@ from d3ssl.errors import InputError
 from d3ssl.methods import DecoupleConfig, DepositionConfig, Host, MethodConfig, Plan, find_host, make_plan
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.train.optimizer import OptimizerConfig
-from d3ssl.train.region_kinds import check_proposals
 from d3ssl.train.schedule import ScheduleConfig
 from d3ssl.views.view import ViewsConfig
 
@@ -211,8 +210,6 @@ def check(config: RunConfig, num_processes: int) -> None:
     plan.check_batch(train.batch_size)
     if plan.needs_masks and config.canvas.max_candidates > 255:
         raise InputError("canvas.max_candidates is above 255", remedy="label maps hold 255 regions at most.")
-    if config.regions is None:
-        check_proposals(plan, config.proposals)
 
 
 def _check_ranges(config: RunConfig) -> None:
