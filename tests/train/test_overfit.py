@@ -23,6 +23,7 @@ from d3ssl.seeds import Draws
 from d3ssl.train.collapse import CollapseWatch, embedding_spread
 from d3ssl.train.config import CanvasConfig
 from d3ssl.train.loader import CanvasDataset, collate
+from d3ssl.train.optimizer import OptimizerConfig, make_optimizer, scale_rates
 from d3ssl.views import RegionsSpec, ViewMaker
 from tests.train.photographs import COUNT, write_photographs
 
@@ -111,7 +112,7 @@ PROTOTYPES: dict[str, Any] = {
     "projector_hidden": 256,
     "bottleneck": 64,
     "momentum": 0.998,
-    "area": (0.7, 1.0),
+    "area": (0.8, 1.0),
     "dense_hidden": 64,
     "roi_size": 2,
     "loss": PrototypeCrossEntropy(first_temperature=0.01, teacher_temperature=0.01, centre_momentum=0.5),
@@ -138,13 +139,14 @@ def test_it_learns_the_prototypes_of_the_photographs_by_heart(modules: str, phot
     learner = Learner(plan, create_backbone("test_vit")).train()
     maker = ViewMaker(plan.views, plan.regions, learner.backbone.mean, learner.backbone.std, plan.used_views)
     views, watch = maker(photographs, Draws(seed=0)), CollapseWatch()
-    optimizer = torch.optim.AdamW([p for module in learner.trainable() for p in module.parameters()], lr=2e-3)
-    for step in range(110):
-        output = learner(views, step / 110)
+    optimizer = make_optimizer(learner.trainable(), OptimizerConfig(name="adamw", lr=3e-3, weight_decay=0.01), 64)
+    for step in range(140):
+        scale_rates(optimizer, min(1, (step + 1) / 8) * (1 - step / 140))
+        output = learner(views, step / 140)
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
-        learner.after_step(step / 110, [output.carry])
+        learner.after_step(step / 140, [output.carry])
         assert watch.check(embedding_spread(output.watched[output.counted]), step) is None
     share, used = chosen_alike(learner, views)
     assert share >= 0.9 and used >= 3
