@@ -213,7 +213,7 @@ def identify(work: Work, row: str) -> dict[str, Any]:
     recipe = [line for line in read_recipe(budget.recipe).splitlines() if not line.startswith("#")]
     options = [*budget.options, *_options(work, row)]
     trained = {
-        "trainer": list(own.trainer or ("d3ssl", "pretrain")),
+        "trainer": ["d3ssl", "pretrain"],
         "recipe": recipe,
         "options": options,
         "steps": _steps(work, row),
@@ -265,8 +265,7 @@ def _train(work: Work, row: str, seed: int, folder: Path) -> Path:
     words += ["--train.steps", str(_steps(work, row)), "--runtime.workers", str(work.workers)]
     words += [*work.budget.options, *_options(work, row)]
     resume = ["--resume"] if run.is_dir() else []
-    trainer = ROWS[row].trainer or (_commands(row), "pretrain")
-    _call(work, folder / "train.log", *trainer, *words, *resume)
+    _call(work, folder / "train.log", _commands(row), "pretrain", *words, *resume)
     return run
 
 

@@ -19,8 +19,6 @@ class Row:
     """False: random initialisation."""
     blurred: bool = False
     """The budget's network, but with a blur before every stride (see ``benchmarks.scenes_table.blurred``)."""
-    trainer: tuple[str, ...] | None = None
-    """Module, and its first words; None: ``pretrain`` of d3ssl's commands."""
 
 
 def _modules(decouple: bool, deposition: bool) -> tuple[str, ...]:
@@ -39,6 +37,11 @@ _ANY_HUE = (
 )
 _BYOL = ("--method.host", "byol", *_HOST, "--host.area", "[0.2, 1.0]")
 """Crops of small images: a fifth or more, as DenseCL's."""
+_DETCON = ("--method.host", "detcon", "--host.area", "[0.3, 1.0]")
+_DENSECL = (
+    *("--method.host", "densecl", "--host.queue", "1024"),  # fewer keys than images, or queries meet their own
+    *("--host.grid", "4", "--host.level", "-2", "--host.momentum", "0.99"),
+)
 
 BLURRED = "blurred_"
 """Before a network's name in timm: the same one with a blur before every stride."""
@@ -54,11 +57,13 @@ TABLE: dict[str, Row] = {
     "D3SSL without RCC": Row(options=("--dc.cutout", "0")),
     "D3SSL without mixing": Row(options=("--dc.background", "keep", "--dp.background", "mean")),
     "D3SSL without shift": Row(options=("--dp.shift", "none")),
-    "SimCLR (lightly)": Row(trainer=("benchmarks.scenes_table.others", "simclr")),
-    "DenseCL (lightly)": Row(trainer=("benchmarks.scenes_table.others", "densecl")),
+    "DetCon": Row(options=(*_DETCON, *_HOST)),
+    "DetCon + DC + DP": Row(options=_DETCON),
+    "DenseCL": Row(options=(*_DENSECL, *_HOST)),
+    "DenseCL + DC + DP": Row(options=_DENSECL),
 }
-"""Everything but the named part is the same: data, backbone, optimiser, images seen, and, but for lightly's rows, the
-draws of the base views."""
+"""Everything but the named part is the same: data, backbone, optimiser, images seen, and within a host the draws of its
+views."""
 
 _PAPERS_DC = "host + DC as in the paper"
 _NO_MASKS = "boxes instead of masks"

@@ -96,6 +96,10 @@ class View:
     """True where the pixel still shows the image itself (after cutout or mixing); None: everywhere."""
     labels: UInt8[Tensor, "B H W"] | None = None
     """Label map in the view: value k + 1 belongs to the region of the distinct slot k, 0 to none."""
+    hidden: Bool[Tensor, "B h w"] | None = None
+    """True for the patches of a ViT in whose place the network sees something else; None: none."""
+    partner: Int64[Tensor, "B"] | None = None
+    """Of which image of the view the hidden patches show the embeddings; None: they show the mask token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from d3ssl.contracts import Rows, View, ViewSet
 from d3ssl.methods import Learner
-from d3ssl.methods.learner import _origin
+from d3ssl.methods.rows import origin_of
 from tests.methods.examples import make_learner, make_views, tiny_plan
 from tests.views.canvases import make_slots
 
@@ -20,7 +20,7 @@ PLANS = [("soco", ""), ("soco", "DC DP"), ("byol", ""), ("byol", "DC DP")]
 
 def naive_loss(learner: Learner, views: ViewSet) -> float:
     """Every objective, pair and row by itself."""
-    rows = {kind: _origin(views.slots, kind) for kind in ("image", "region")}
+    rows = {kind: origin_of(views.slots, kind) for kind in ("image", "region")}
 
     def read(network: Any, view: str, head: str) -> Tensor:
         own = views.views[view]
@@ -139,7 +139,7 @@ def test_a_region_in_several_slots_weighs_what_one_does(host: str, loss: str, re
 def test_an_image_twice_in_the_batch_is_one_image() -> None:
     slots = dataclasses.replace(make_slots([[0], [0], [0]]), index=torch.tensor([4, 9, 4]))
     for kind in ("region", "image"):
-        rows: Rows = _origin(slots, kind)
+        rows: Rows = origin_of(slots, kind)
         assert rows.image.tolist() == [4, 9, 4]
         assert rows.start == 0
 

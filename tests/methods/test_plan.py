@@ -23,7 +23,7 @@ from d3ssl.train.config import CanvasConfig, RunConfig
 from d3ssl.train.loader import CanvasDataset
 from d3ssl.views import RegionsSpec
 from d3ssl.views.ops import Alone
-from tests.methods.examples import make_learner, make_views, tiny_plan
+from tests.methods.examples import NETWORKS, make_learner, make_views, tiny_plan
 
 
 def changed(plan: Plan, **objective: Any) -> Plan:
@@ -77,11 +77,11 @@ def test_every_host_gives_a_plan_that_can_be_carried_out(name: str) -> None:
     assert isinstance(host, Host)
     for decouple, deposition in ((False, False), (True, False), (False, True), (True, True)):
         method = MethodConfig(host=name, decouple=decouple, deposition=deposition)
-        plan = make_plan(method, host, DecoupleConfig(), DepositionConfig(), 64, RegionsSpec())
-        plan.check_backbone(create_backbone("test_resnet"))
+        plan = make_plan(method, host, DecoupleConfig(), DepositionConfig(), 224, RegionsSpec())
+        plan.check_backbone(create_backbone(NETWORKS.get(name, "test_resnet")))
         assert plan.modules == {name for name, is_on in (("DC", decouple), ("DP", deposition)) if is_on}
         assert plan.name == name
-        assert plan.needs_masks == (name == "posttrain")  # whose teacher sees masks alone
+        assert plan.needs_masks == (name in ("posttrain", "detcon"))  # see masks alone; pool masks
         table = plan.table()
         assert all(f"view {view} " in table for view in plan.views)
         assert all(f"{pair.student} → {pair.teacher}" in table for pair in plan.pairs())

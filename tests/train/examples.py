@@ -1,20 +1,20 @@
 """A trainer small enough for tests, on canvases in memory."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from d3ssl.methods import HOSTS, MethodConfig
+from d3ssl.methods import MethodConfig
 from d3ssl.train.config import CanvasConfig, ModelConfig, RunConfig, RuntimeConfig, TrainConfig
 from d3ssl.train.loader import CanvasDataset, LoadedBatch
 from d3ssl.train.loop import Trainer
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.train.schedule import ScheduleConfig
 from d3ssl.views.view import ViewsConfig
+from tests.methods.examples import HOSTS, NETWORKS
 from tests.views.canvases import make_batch
-
-SMALL: dict[str, Any] = {"roi_size": 2, "projector_hidden": 16, "projector_out": 8}
 
 
 class InMemory(CanvasDataset):
@@ -34,9 +34,9 @@ def make_config(
         out="unused",
         canvas=CanvasConfig(size=96, max_candidates=6),
         views=ViewsConfig(size=64, regions_per_image=2, min_side=2.0, min_visible=0.1),
-        model=ModelConfig(backbone="test_resnet"),
+        model=ModelConfig(backbone=NETWORKS.get(host, "test_resnet")),
         method=MethodConfig(host=host, decouple="DC" in modules, deposition="DP" in modules),
-        host=HOSTS[host](**{**SMALL, **(host_options or {})}),
+        host=dataclasses.replace(HOSTS[host], **(host_options or {})),
         optimizer=OptimizerConfig(name="adamw", lr=1e-3),
         schedule=ScheduleConfig(warmup_share=0.2),
         train=TrainConfig(**{"steps": 4, "batch_size": 6, **train}),

@@ -1,6 +1,7 @@
 """N steps, a checkpoint and N more are 2N steps bit for bit, for every host with and without the modules."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,11 +19,18 @@ def states(trainer: Trainer) -> dict[str, Tensor]:
     return {**trainer.learner.state_dict(), **moments}
 
 
-@pytest.mark.parametrize("loss", ["regression", "info_nce"])
+HOSTS: list[tuple[str, dict[str, Any]]] = [
+    (host, {"loss": loss}) for host in ("soco", "byol") for loss in ("regression", "info_nce")
+]
+HOSTS += [("detcon", {}), ("densecl", {}), ("ibot", {"local_crops": 1, "local_size": 32})]
+
+
 @pytest.mark.parametrize("modules", ["", "DC DP"])
-@pytest.mark.parametrize("host", ["soco", "byol"])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(host: str, modules: str, loss: str, tmp_path: Path) -> None:
-    config = make_config(host, modules, host_options={"loss": loss}, accumulate=2, batch_size=12)
+@pytest.mark.parametrize(("host", "options"), HOSTS)
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    host: str, options: dict[str, Any], modules: str, tmp_path: Path
+) -> None:
+    config = make_config(host, modules, host_options=options, accumulate=2, batch_size=12)
     whole, first, second = (make_trainer(config) for _ in range(3))
     source = batches(config)
     for _ in range(4):
@@ -39,5 +47,8 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(host: str, modules: str, los
     expected, found = states(whole), states(second)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    name = "student.backbone.net.conv1.0.weight"
+    name = next(name for name in expected if name.startswith("student.backbone.net."))
     assert not torch.equal(states(first)[name], expected[name])
+    remembered = [name for name in expected if name.startswith("memories.") and expected[name].ndim]
+    assert bool(remembered) == (host in ("densecl", "ibot"))  # queues, centres
+    assert all(not torch.equal(states(first)[name], expected[name]) for name in remembered)

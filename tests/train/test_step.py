@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 import d3ssl.train.loop
+from d3ssl.methods.losses.queue import Queue
 from tests.train.examples import batches, make_config, make_trainer
 
 WAITING_METHODS = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "numpy", "cpu")
@@ -117,16 +118,20 @@ def test_the_counter_counts() -> None:
             assert waits.total() - before == (0 if tensor is elsewhere else 5)
 
 
-CASES = [
-    (host, modules, loss)
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    (host, modules, options)
     for host in ("soco", "byol")
-    for modules, loss in (("", "regression"), ("DC DP", "regression"), ("DC DP", "info_nce"))
+    for modules, options in (("", {}), ("DC DP", {}), ("DC DP", {"loss": "info_nce"}))
 ]
+CASES += [("detcon", modules, {}) for modules in ("", "DC DP")]
+CASES += [(host, modules, {}) for host in ("densecl", "ibot") for modules in ("", "DC DP")]
 
 
-@pytest.mark.parametrize(("host", "modules", "loss"), CASES)
-def test_a_step_waits_for_the_device_once(host: str, modules: str, loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config(host, modules, host_options={"loss": loss})
+@pytest.mark.parametrize(("host", "modules", "options"), CASES)
+def test_a_step_waits_for_the_device_once(
+    host: str, modules: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(host, modules, host_options=options)
     trainer, source = make_trainer(config), batches(config)
     trainer.train_step(source)  # the optimiser makes its state
     for _ in range(2):  # one step that is logged, one that is not
@@ -155,14 +160,15 @@ def group(tmp_path) -> Iterator[None]:  # type: ignore[no-untyped-def]
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(("host", "modules", "loss"), CASES)
+@pytest.mark.parametrize(("host", "modules", "options"), CASES)
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.usefixtures("group")
 def test_the_messages_of_a_step(
-    host: str, modules: str, loss: str, accumulate: int, monkeypatch: pytest.MonkeyPatch
+    host: str, modules: str, options: dict[str, Any], accumulate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One small vector per part, and for InfoNCE the teacher's keys of each view and where the rows come from."""
-    config = make_config(host, modules, host_options={"loss": loss}, accumulate=accumulate)
+    """One small vector per part; for InfoNCE the teacher's keys of each view and where the rows come from; and what
+    each memory of a loss takes from the step: the keys of a queue, the sum for a centre."""
+    config = make_config(host, modules, host_options=options, accumulate=accumulate)
     trainer, source, sent = make_trainer(config), batches(config), Counter()
     for name in ("all_reduce", "all_gather", "broadcast", "all_gather_object", "barrier", "reduce_scatter"):
         own = getattr(dist, name)
@@ -172,11 +178,15 @@ def test_the_messages_of_a_step(
             return own(*args, **options)
 
         monkeypatch.setattr(dist, name, count)
-    kinds = {objective.reader.rows for objective in trainer.learner.plan.objectives.values()}
-    read = {(p.teacher, o.shares or n) for n, o in trainer.learner.plan.objectives.items() for p in o.pairs}
-    gathered = accumulate * (len(read) + len(kinds)) if loss == "info_nce" else 0
+    contrasting = {name: o for name, o in trainer.learner.plan.objectives.items() if o.loss.contrasts}
+    kinds = {objective.reader.rows for objective in contrasting.values()}
+    read = {(p.teacher, o.shares or n) for n, o in contrasting.items() for p in o.pairs}
+    gathered = accumulate * (len(read) + len(kinds))
+    memories = list(trainer.learner.memories.values())
+    queues = sum(isinstance(memory, Queue) for memory in memories)
     for step in (1, 2, 3):
         sent.clear()
         trainer.train_step(source)
-        expected = Counter(all_reduce=accumulate + trainer.is_logged(step), all_gather=gathered)
+        reduced = accumulate + trainer.is_logged(step) + len(memories) - queues
+        expected = Counter(all_reduce=reduced, all_gather=gathered + queues)
         assert sent == expected

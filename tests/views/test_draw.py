@@ -99,3 +99,25 @@ def test_a_view_of_single_regions_has_a_panel_for_each_slot():
     for slot in range(2):
         left = 3 * GAP + 224 + 112 + slot * (GAP + 112)
         assert tuple(picture[GAP + 28, left + 28]) == slot_colour(slot)
+
+
+def test_hidden_patches_and_a_view_of_the_last_image_only():
+    batch, views = example()
+    x1 = views.views["x1"]
+    hidden = torch.zeros(2, 2, 2, dtype=torch.bool)
+    hidden[:, 0, 1] = True  # the upper right quarter
+    dark = dataclasses.replace(x1, hidden=hidden)
+    other = x1.images.clone()
+    other[0] = 1.0
+    mixed = dataclasses.replace(x1, images=other, hidden=hidden, partner=torch.tensor([1, 0]))
+    last = dataclasses.replace(x1, images=x1.images[1:], boxes=x1.boxes[1:], matrix=x1.matrix[1:])
+    seen = dataclasses.replace(views, views={"dark": dark, "mixed": mixed, "last": last})
+    one, two = (np.asarray(draw_view_set(batch, seen, MEAN, STD, image=i, panel=112)) for i in range(2))
+    assert (one.shape[1], two.shape[1]) == (4 * GAP + 224 + 2 * 112, 5 * GAP + 224 + 3 * 112)
+    left = 2 * GAP + 224
+    assert two[GAP + 20, left + 90].tolist() == [round(255 * value) for value in MEAN]
+    assert two[GAP + 100, left + 20].tolist() == [round(255 * value) for value in INSIDE]
+    left += GAP + 112
+    shown = [255 * min(m + s, 1.0) for m, s in zip(MEAN, STD, strict=True)]
+    np.testing.assert_allclose(two[GAP + 20, left + 90], shown, atol=0.6)
+    assert two[GAP + 100, left + 20].tolist() == [round(255 * value) for value in INSIDE]

@@ -10,6 +10,7 @@ from d3ssl.errors import InputError
 from d3ssl.regions.annotations import count_without_mask
 from d3ssl.regions.table import RegionTable, check_regions, read_regions
 from d3ssl.train import RunConfig
+from d3ssl.train.region_kinds import check_proposals
 
 
 def check_region_choice(images: ImageSet, run: RunConfig) -> list[Check]:
@@ -29,7 +30,13 @@ def check_region_choice(images: ImageSet, run: RunConfig) -> list[Check]:
     if method == "annotations" and annotations is not None:
         lacking, count = count_without_mask(annotations)
         has_maps = has_maps and lacking < max(count, 1)
-    return [_labels(run, has_maps)]
+    found = _labels(run, has_maps)
+    if found.status == "ok":
+        try:
+            check_proposals(run.plan, run.proposals)
+        except InputError as error:
+            return [_fail(f"{error.problem}.", error.remedy or "")]
+    return [found]
 
 
 def _fail(finding: str, remedy: str) -> Check:

@@ -15,7 +15,7 @@ class MethodConfig:
     """The method: a host with none, one or both of the modules."""
 
     host: str = "soco"
-    """The dense SSL method: soco or byol, or one that an installed package offers. Its options are --host.NAME."""
+    """The dense SSL method: soco, detcon, densecl, ibot, byol, or one of a package. Its options: --host.NAME."""
     decouple: bool = True
     """De-coupling (DC): the student's views are cut, and their backgrounds mixed, as --dc.NAME says."""
     deposition: bool = True

@@ -10,13 +10,19 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from d3ssl.contracts import Rows, Slots, View, ViewSet
-from d3ssl.distributed import all_reduce_mean, gather_equal, rank
+from d3ssl.distributed import all_reduce_mean, gather_equal
+from d3ssl.methods.losses import Memory
+from d3ssl.methods.network import Network, as_read
 from d3ssl.methods.plan import Objective, Plan
+from d3ssl.methods.rows import gather_origin, mean_loss, mean_row, most_similar, origin_of
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.ema import make_teacher, momentum_at, update_teacher
 from d3ssl.models.first_layers import first_parameters
 from d3ssl.models.folded_norm import fold_norms
-from d3ssl.models.readers import Box, Reader
+from d3ssl.models.readers import ROW_KINDS, Box, Reader, RowKind
+
+HeadRows = dict[str, dict[str, Tensor]]
+"""View → head → its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,32 +39,6 @@ class StepOutput:
     """Which of them to watch: each region once."""
     carry: dict[str, Tensor]
     """What ``after_step`` needs of this part of the step, detached."""
-
-
-class Network(nn.Module):
-    """Backbone → readers → projectors: what student and teacher have in common."""
-
-    def __init__(self, plan: Plan, backbone: Backbone) -> None:
-        super().__init__()
-        own = {name: o for name, o in plan.objectives.items() if o.shares is None}
-        self.backbone = backbone
-        self.readers = nn.ModuleDict({name: o.reader.build(backbone) for name, o in own.items()})  # type: ignore[misc]
-        self.projectors = nn.ModuleDict(
-            {
-                name: o.projector.build(_out(self.readers[name])) if o.projector else nn.Identity()
-                for name, o in own.items()
-            }
-        )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def forward(self, view: View, slots: Slots, heads: list[str]) -> dict[str, Float[Tensor, "N D"]]:
-        """The rows of one view for the named heads. The backbone runs once, no deeper than their readers ask."""
-        readers: dict[str, Reader] = {name: self.readers[name] for name in heads}  # type: ignore[misc]
-        features = self.backbone.features(view.images, sorted({reader.needs for reader in readers.values()}))
-        return {
-            name: self.projectors[name](reader(features, view, slots, self.backbone))
-            for name, reader in readers.items()
-        }
 
 
 class Learner(nn.Module):
@@ -93,23 +73,27 @@ class Learner(nn.Module):
         own = {name: o for name, o in plan.objectives.items() if o.shares is None}
         self.predictors = nn.ModuleDict(
             {
-                name: o.predictor.build(_size(o, self.student.readers[name])) if o.predictor else nn.Identity()
+                name: o.predictor.build(_size(o, self.student.reader(name))) if o.predictor else nn.Identity()
                 for name, o in own.items()
             }
         )
         first = next(iter(plan.objectives))  # which shares with none
         self._watched = first, next(plan.pairs()).student
-        read = {view: [] for view in plan.used_views}
-        self.student_heads, self.teacher_heads = dict(read), {view: [] for view in read}
+        self.student_heads: dict[str, list[str]] = {view: [] for view in plan.used_views}
+        self.teacher_heads: dict[str, list[str]] = {view: [] for view in plan.used_views}
         """View → what each network reads of it."""
         for name, objective in plan.objectives.items():
             for pair in objective.pairs:
+                head = objective.shares or name
+                read = {head} if pair.match == "row" else {head, as_read(head)}
                 for heads, view in ((self.student_heads, pair.student), (self.teacher_heads, pair.teacher)):
-                    heads[view] = sorted({*heads[view], objective.shares or name})
+                    heads[view] = sorted({*heads[view], *read})
 
         self.centres = nn.ModuleDict(
-            {name: Centre(_size(o, self.student.readers[name])) for name, o in own.items() if o.centre}
+            {name: Centre(_size(o, self.student.reader(name))) for name, o in own.items() if o.centre}
         )
+        memories = {name: o.loss.remember(_size(o, self.student.reader(name))) for name, o in own.items()}
+        self.memories = nn.ModuleDict({name: memory for name, memory in memories.items() if memory is not None})
 
     def train(self, mode: bool = True) -> Learner:
         """Training mode; what is frozen stays in evaluation mode."""
@@ -141,9 +125,10 @@ class Learner(nn.Module):
             fresh = {view: heads for view, heads in self.teacher_heads.items() if view not in views.kept}
             targets = self._read(self.teacher, views, fresh) | views.kept
         predicted = {
-            view: {name: self.predictors[name](rows) for name, rows in own.items()} for view, own in projected.items()
+            view: {name: self.predictors[name](rows) for name, rows in own.items() if name in self.predictors}
+            for view, own in projected.items()
         }
-        origin = {kind: _origin(views.slots, kind) for kind in ("region", "image", "cell")}
+        origin: dict[RowKind, Rows] = {kind: origin_of(views.slots, kind) for kind in ROW_KINDS}
         targets = self._gather(targets, origin)
         total, parts, carry = torch.zeros((), device=views.scale.device), {}, {}
         for name, objective in self.plan.objectives.items():
@@ -151,14 +136,23 @@ class Learner(nn.Module):
             centre: Tensor | float = 0.0
             if objective.centre:
                 seen = {pair.teacher: targets[pair.teacher][head] for pair in objective.pairs}
-                mean = torch.stack([_row_mean(own, rows, objective) for own in seen.values()]).mean(0)
+                mean = torch.stack([mean_row(own, rows, objective.reader.rows) for own in seen.values()]).mean(0)
                 own_centre: Centre = self.centres[head]  # type: ignore[assignment]
                 centre = own_centre(mean)
                 carry |= {head: mean} if head == name else {}
             for pair in objective.pairs:
                 student, teacher = predicted[pair.student][head], targets[pair.teacher][head]
-                losses = objective.loss(student - centre, teacher - centre, rows)
-                part = part + pair.weight * _mean(losses, objective, views)
+                if pair.match == "feature":
+                    read = projected[pair.student][as_read(head)], targets[pair.teacher][as_read(head)]
+                    teacher = teacher[most_similar(*read, len(views.slots.index))]
+                if not objective.loss.contrasts and len(student) < len(teacher):
+                    teacher = teacher[-len(student) :]  # the view shows the last images only
+                losses = self._losses(objective, head, student - centre, teacher - centre, rows, progress)
+                counts = self.student.reader(head).weigh(views.views[pair.student])
+                losses = losses if counts is None else losses * counts
+                part = part + pair.weight * mean_loss(losses, objective.reader.rows, views)
+            if head == name and head in self.memories:
+                carry[f"memory.{head}"] = self._remember(objective, head, targets, len(views.slots.index))
             total, parts[f"loss_{name}"] = total + part, part.detach()
         first, view = self._watched
         watched = projected[view][first].detach()
@@ -166,19 +160,34 @@ class Learner(nn.Module):
         counted = views.slots.distinct.flatten() if is_region else torch.ones_like(watched[:, 0], dtype=torch.bool)
         return StepOutput(loss=total, parts=parts, watched=watched, counted=counted, carry=carry)
 
+    def _losses(
+        self, objective: Objective, head: str, student: Tensor, teacher: Tensor, rows: Rows, progress: float
+    ) -> Float[Tensor, "N"]:
+        if head in self.memories:
+            return self.memories[head](student, teacher, rows, progress)
+        return objective.loss(student, teacher, rows)
+
+    def _remember(self, objective: Objective, head: str, targets: HeadRows, images: int) -> Tensor:
+        """What this part adds to the memory of a loss."""
+        seen = list(dict.fromkeys(pair.teacher for pair in objective.pairs))
+        memory: Memory = self.memories[head]  # type: ignore[assignment]
+        return memory.carry(torch.cat([targets[view][head] for view in seen]), images * len(seen))
+
     @torch.no_grad()
     def read_teacher(self, view: View, slots: Slots, name: str) -> dict[str, Float[Tensor, "N D"]]:
         """The teacher's rows of one view, for all heads that read the view of this name."""
         return self.teacher(view, slots, self.teacher_heads[name])
 
-    def _read(self, network: Network, views: ViewSet, heads: dict[str, list[str]]) -> dict[str, dict[str, Tensor]]:
+    def _read(self, network: Network, views: ViewSet, heads: dict[str, list[str]]) -> HeadRows:
         return {view: network(views.views[view], views.slots, names) for view, names in heads.items() if names}
 
-    def _gather(self, targets: dict[str, dict[str, Tensor]], origin: dict[str, Rows]) -> dict[str, dict[str, Tensor]]:
+    def _gather(self, targets: HeadRows, origin: dict[RowKind, Rows]) -> HeadRows:
         """The teacher's rows of all processes for the objectives that contrast, with where they come from."""
-        contrasting = {o.shares or name: o.reader.rows for name, o in self.plan.objectives.items() if o.loss.contrasts}
+        contrasting: dict[str, RowKind] = {
+            o.shares or name: o.reader.rows for name, o in self.plan.objectives.items() if o.loss.contrasts
+        }
         for kind in dict.fromkeys(contrasting.values()):  # in the same order in every process, as a set is not
-            origin[kind] = _gather_rows(origin[kind])
+            origin[kind] = gather_origin(origin[kind])
         return {
             view: {name: gather_equal(rows) if name in contrasting else rows for name, rows in own.items()}
             for view, own in targets.items()
@@ -198,6 +207,9 @@ class Learner(nn.Module):
             means = torch.stack([carry[name] for carry in carries])
             centre: Centre = module  # type: ignore[assignment]
             centre.update(all_reduce_mean(means.mean(0)))
+        for name, module in self.memories.items():
+            memory: Memory = module  # type: ignore[assignment]
+            memory.update([carry[f"memory.{name}"] for carry in carries])
         if self.plan.is_frozen:
             return {}
         momentum = momentum_at(progress, self.plan.momentum, self.plan.momentum_end)
@@ -225,48 +237,6 @@ class Centre(nn.Module):
         self.steps += 1
 
 
-def _out(reader: nn.Module) -> int:
-    return reader.out_features  # type: ignore[return-value]
-
-
-def _size(objective: Objective, reader: nn.Module) -> int:
+def _size(objective: Objective, reader: Reader) -> int:
     """Of a row that is compared."""
-    return objective.projector.out if objective.projector else _out(reader)
-
-
-def _mean(losses: Float[Tensor, "N"], objective: Objective, views: ViewSet) -> Float[Tensor, ""]:
-    """Mean over the rows of all processes, times their number; every process has as many images."""
-    if objective.reader.rows != "region":
-        return losses.mean()
-    return (losses * views.slots.weight.flatten()).sum() * views.scale
-
-
-def _row_mean(rows: Float[Tensor, "M D"], origin: Rows, objective: Objective) -> Float[Tensor, "D"]:
-    """Mean of the teacher's rows, each as it counts."""
-    if objective.reader.rows != "region":
-        return rows.mean(0)
-    weight = origin.weight.to(rows.dtype)
-    return weight @ rows / weight.sum().clamp(min=torch.finfo(rows.dtype).tiny)
-
-
-def _origin(slots: Slots, kind: str) -> Rows:
-    """Where this process's rows come from. An image that is twice in the batch (at the end of an epoch) counts as one,
-    so that nothing is its own negative."""
-    if kind != "region":  # of cells, which are compared with themselves only, just as little is asked
-        whole = slots.boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(len(slots.index), 4)
-        return Rows(image=slots.index, boxes=whole, weight=torch.ones_like(whole[:, 0]))
-    count = slots.source.shape[1]
-    image = slots.index.repeat_interleave(count)
-    return Rows(image=image, boxes=slots.boxes.flatten(0, 1), weight=slots.weight.flatten())
-
-
-def _gather_rows(rows: Rows) -> Rows:
-    """The rows of all processes, in one message: float64 holds the integers exactly."""
-    known = torch.cat([torch.stack([rows.image.double(), rows.weight.double()], 1), rows.boxes.double()], 1)
-    every = gather_equal(known)
-    return Rows(
-        image=every[:, 0].long(),
-        weight=every[:, 1].to(rows.weight.dtype),
-        boxes=every[:, 2:].to(rows.boxes.dtype),
-        start=rank() * len(known),
-    )
+    return objective.projector.out if objective.projector else reader.out_features

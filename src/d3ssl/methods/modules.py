@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from d3ssl.errors import InputError
-from d3ssl.methods.plan import Objective, Pair, Plan
+from d3ssl.methods.plan import CutCopies, Objective, Pair, Plan
 from d3ssl.views.masks import Carrier
 from d3ssl.views.ops import ContextCutout, FillHoles, MixBackground, Operation, RegionCutout, Shift
 from d3ssl.views.ops.photometric import Photometric
@@ -81,13 +81,17 @@ class DepositionConfig:
 def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
     """Replace the views that a plan allows to be cut by cut copies, where the student sees them.
 
+    A plan with ``copies`` of its own gets these beside its views.
+
     Raises:
-        InputError: the plan names no view that may be cut.
+        InputError: the plan names no view that may be cut, or cuts copies in a way of its own and options are given.
     """
     config = config or DecoupleConfig()
     if not plan.cut:
         remedy = "set --method.decouple false, or name views in the plan's `cut`."
         raise InputError(f"the plan '{plan.name}' has no views that de-coupling may cut", remedy=remedy)
+    if plan.copies is not None:
+        return _add_copies(plan, plan.copies, config)
     operations, views = config.operations(), dict(plan.views)
     cut = {name: objective for name, objective in plan.objectives.items() if not objective.intact}
     seen = {pair.student for objective in cut.values() for pair in objective.pairs}
@@ -102,6 +106,23 @@ def decouple(plan: Plan, config: DecoupleConfig | None = None) -> Plan:
         named = [(students.get(p.student, p.student), teachers.get(p.teacher, p.teacher)) for p in objective.pairs]
         pairs = [dataclasses.replace(p, student=a, teacher=b) for p, (a, b) in zip(objective.pairs, named, strict=True)]
         objectives[name] = dataclasses.replace(objective, pairs=tuple(pairs))
+    return dataclasses.replace(plan, modules=plan.modules | {"DC"}, views=views, objectives=objectives)
+
+
+def _add_copies(plan: Plan, copies: CutCopies, config: DecoupleConfig) -> Plan:
+    changed = [f"--dc.{f.name}" for f in dataclasses.fields(config) if getattr(config, f.name) != f.default]
+    if changed:
+        problem = f"{', '.join(changed)}: the plan '{plan.name}' cuts its views in a way of its own"
+        raise InputError(problem, remedy="leave these options out; those of the host say how it cuts.")
+    views = dict(plan.views)
+    for name in plan.cut:
+        spec, operations = plan.views[name], (copies.operation,)
+        views[name + _CUT] = ViewSpec(
+            size=spec.size, source=name, photometric=spec.photometric, operations=operations, share=copies.share
+        )
+    pairs = tuple(Pair(student=n + _CUT, teacher=n, weight=copies.weight / len(plan.cut)) for n in plan.cut)
+    added = dataclasses.replace(plan.objectives[copies.objective], shares=copies.objective, pairs=pairs)
+    objectives = {**plan.objectives, "decoupling": added}
     return dataclasses.replace(plan, modules=plan.modules | {"DC"}, views=views, objectives=objectives)
 
 

@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from d3ssl.errors import InputError, nearest
 from d3ssl.methods.losses import Loss
 from d3ssl.models.backbone import Backbone, check_size
-from d3ssl.models.heads import Mlp
+from d3ssl.models.heads import Mlp, PrototypeHead
 from d3ssl.models.readers import ReaderConfig
+from d3ssl.views.ops import Operation
 from d3ssl.views.view import RegionsSpec, ViewSpec, check_views
 
 
@@ -22,6 +24,9 @@ class Pair:
     student: str
     teacher: str
     weight: float = 1.0
+    match: Literal["row", "feature"] = "row"
+    """Which rows belong together: those of the same number, or with each of the student's the one of the same image
+    that is most similar by the backbone's features (cosine; DenseCL, arXiv 2011.09157, equation 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,7 @@ class Objective:
     reader: ReaderConfig
     loss: Loss
     pairs: tuple[Pair, ...]
-    projector: Mlp | None = None
+    projector: Mlp | PrototypeHead | None = None
     """Of student and teacher; None: rows are compared as they are read."""
     predictor: Mlp | None = None
     """Of the student alone; None: none."""
@@ -39,8 +44,25 @@ class Objective:
     """Compare what is left when the teacher's running mean is taken from the rows of both."""
     shares: str | None = None
     """Another objective, whose reader and heads this one uses (and describes likewise)."""
+    projects_as: str | None = None
+    """Another objective, whose projector this one uses (and describes likewise), with a reader of its own."""
     intact: bool = False
     """What it says holds for whole photographs only: de-coupling does not cut its views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CutCopies:
+    """Cut copies that de-coupling adds to the student's views instead of replacing them, by an operation of the host's.
+
+    The copy of a view has the same crop and colours of its own.
+    """
+
+    objective: str
+    """On whose heads and loss they count; the pairs are the copy of each cut view → that view."""
+    operation: Operation
+    share: float
+    """Of the images of a batch, 0..1."""
+    weight: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +89,14 @@ class Plan:
     """Batch norms of the student keep the statistics of the start."""
     boxes_will_do: bool = False
     """Regions without masks count by their boxes, which is said; else masks that are missing are an error."""
+    partition: bool = False
+    """The regions are the segments of a partition, which are read and never cut or moved; with a module, objects."""
     frozen_stride: int = 0
     """The student's layers up to the map of this stride, px, keep the weights of the start; 0: all are trained."""
     cut: tuple[str, ...] = ()
     """Views that de-coupling may cut as the student sees them."""
+    copies: CutCopies | None = None
+    """How de-coupling adds cut copies of these views; None: it replaces them."""
     moved: str | None = None
     """The view from which de-positioning makes x3; None: it cannot be applied."""
     dense: Objective | None = None
@@ -127,12 +153,22 @@ class Plan:
                         raise InputError(problem, remedy=nearest(view, self.views))
                 if pair.weight < 0:
                     raise InputError(f"a pair of '{name}' weighs {pair.weight}", remedy="give 0 or more.")
-            if objective.shares is not None and objective.shares not in self.objectives:
-                problem = f"the objective '{name}' shares the heads of '{objective.shares}', which does not exist"
-                raise InputError(problem, remedy=nearest(objective.shares, self.objectives))
+            for other in (objective.shares, objective.projects_as):
+                if other is not None and other not in self.objectives:
+                    problem = f"the objective '{name}' shares the heads of '{other}', which does not exist"
+                    raise InputError(problem, remedy=nearest(other, self.objectives))
         for momentum in (self.momentum, self.momentum_end):
             if not 0 <= momentum <= 1:
                 raise InputError(f"the teacher's momentum is {momentum}", remedy="set it to 0..1.")
+
+    def check_batch(self, images: int) -> None:
+        """Refuse steps of a number of images that a loss cannot work with.
+
+        Raises:
+            InputError: see ``Loss.check_batch``.
+        """
+        for objective in self.objectives.values():
+            objective.loss.check_batch(images * len({pair.teacher for pair in objective.pairs}))
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that does not offer what the plan reads.
@@ -149,8 +185,20 @@ class Plan:
                 raise InputError(error.problem, remedy=remedy) from error
         for objective in self.objectives.values():
             reader = objective.reader.build(backbone)
+            for name in dict.fromkeys(name for pair in objective.pairs for name in (pair.student, pair.teacher)):
+                reader.check_view(self.views[name].size)
+                self._check_patches(name, backbone)
             if self.is_frozen and objective.reader.rows == "region":
                 self._check_cells(objective, backbone, reader.stride)
+
+    def _check_patches(self, name: str, backbone: Backbone) -> None:
+        for operation in self.views[name].operations:
+            if operation.patch_size not in (None, backbone.strides[-1]):
+                problem = (
+                    f"the plan '{self.name}' hides patches of {operation.patch_size} px, but those of "
+                    f"'{backbone.timm_name}' are {backbone.strides[-1]} px"
+                )
+                raise InputError(problem, remedy=f"set --host.patch {backbone.strides[-1]}.")
 
     def _check_cells(self, objective: Objective, backbone: Backbone, stride: int) -> None:
         """Refuse a map of one cell: all regions of an image would be the same row, and heads that could learn what to
@@ -173,6 +221,7 @@ class Plan:
             chain += ["photometric"] if spec.photometric is not None else []
             chain += [f"{operation.name}({_options(operation)})" for operation in spec.operations]
             unseen = "" if name in self.used_views else "   (only the source of others)"
+            unseen += f"   ({spec.share:g} of the images)" if spec.share < 1 else ""
             lines.append(f"  view {name:<{width}}  {spec.size:>4} px  {' → '.join(chain)}{unseen}")
         for name, objective in self.objectives.items():
             heads = [
@@ -180,15 +229,22 @@ class Plan:
                 for what, head in (("projector", objective.projector), ("predictor", objective.predictor))
                 if head is not None
             ]
-            heads = [f"heads of {objective.shares}"] if objective.shares else heads or ["no heads"]
+            other = objective.shares or objective.projects_as
+            heads = [f"heads of {other}"] if other else heads or ["no heads"]
             parts = [f"{type(objective.reader).__name__.lower()}({_options(objective.reader)})", *heads]
             parts.append(f"{type(objective.loss).__name__}({_options(objective.loss)})")
             lines.append(f"  objective {name}: {' · '.join(parts)}")
-            lines += [f"    {pair.student} → {pair.teacher}  × {pair.weight:g}" for pair in objective.pairs]
+            lines += [
+                f"    {pair.student} → {pair.teacher}  × {pair.weight:g}{_match(pair)}" for pair in objective.pairs
+            ]
         is_constant = self.momentum == self.momentum_end
         teacher = f"EMA, momentum {self.momentum:g}" + ("" if is_constant else f" → {self.momentum_end:g}")
         teacher = "a frozen copy of the start" if self.is_frozen else teacher
         return "\n".join([*lines, f"  teacher: {teacher}", f"  regions per image: {self.regions.regions_per_image}"])
+
+
+def _match(pair: Pair) -> str:
+    return "" if pair.match == "row" else "  (most similar features)"
 
 
 def _options(part: object) -> str:

@@ -15,24 +15,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from d3ssl.contracts import IMAGENET_MEAN, IMAGENET_STD
 from d3ssl.errors import InputError
-from d3ssl.models.layout import find_layout, run_chain, run_intermediates
+from d3ssl.models.layout import find_layout, run_chain, run_intermediates, run_levels
 from d3ssl.models.mapped_net import MappedNet
 from d3ssl.models.roi_align import roi_align
 from d3ssl.models.source import Source
 from d3ssl.models.strided_pointwise import make_safe
 from d3ssl.models.timm_net import check_name, create_timm_net
+from d3ssl.models.tokens import PatchChange, run_tokens
 from d3ssl.seeds import derive_seed
 
 Library = Literal["timm", "torchvision", "module"]
 RegionPath = Literal["c3", "c4", "map"]
-Level = RegionPath
-"""How deep a network is run: to the map before the last two stages, before the last one, or to all maps."""
+Level = Literal["c3", "c4", "map", "tokens"]
+"""How deep a network is run: to the map before the last two stages, before the last one, to all maps; or tokens."""
 Features = dict[Level, list[Tensor]]
-"""The maps of every level asked for: one for ``c3`` and ``c4``, all of them for ``map``."""
-_ANY_SIZE_REMEDY = (
-    "choose a CNN or a ViT with a plain patch grid, which take any size (a timm ViT of your own: create it with "
-    "dynamic_img_size=True)."
-)
+"""The maps of every level asked for: one for ``c3`` and ``c4``, all of them for ``map``; see ``run_tokens``."""
 HEAD_STAGES: dict[RegionPath, int] = {"map": 0, "c4": 1, "c3": 2}
 """Stages of the network that run on regions instead of on whole images."""
 
@@ -142,28 +139,26 @@ class Backbone(nn.Module):
         """The last stage or two, applied to region features of the trunk's map."""
         return run_chain(self.net, self._cut(path)[1], (), cells.contiguous(memory_format=torch.channels_last), [])
 
-    def features(self, images: Float[Tensor, "B C H W"], needs: Collection[Level]) -> Features:
-        """The maps of several levels in one pass, which goes no deeper than they need.
+    def features(
+        self, images: Float[Tensor, "B C H W"], needs: Collection[Level], change: PatchChange | None = None
+    ) -> Features:
+        """The maps of several levels in one pass, which goes no deeper than they need. ``change``: see ``run_tokens``.
 
         Raises:
             InputError: the network does not offer one of the levels.
         """
         self._check(images)
         layout, value = self.layout, images.contiguous(memory_format=torch.channels_last)
+        if "tokens" in needs:
+            grid, first = run_tokens(self.net, value, self.strides[-1], change)
+            return {"map": [grid], "tokens": [grid, first]}
+        heads: list[RegionPath] = [level for level in needs if level != "map"]  # type: ignore[misc]  # no tokens
         if not layout.chain:
-            for level in needs:
+            for level in heads:
                 self.require(level)
             return {"map": run_intermediates(self.net, value, layout.is_grid, self.strides[-1])}
-        heads: list[Level] = [level for level in needs if level != "map"]
-        levels_at: dict[int, list[Level]] = {len(self._cut(level)[0]): [level] for level in heads}
-        last = len(layout.chain) if "map" in needs else max(levels_at)
-        found: dict[Level, list[Tensor]] = {"map": []} if "map" in needs else {}
-        for number, name in enumerate(layout.chain[:last], start=1):
-            value = self.net.get_submodule(name)(value)
-            if "map" in found and name in layout.ends:
-                found["map"].append(value)
-            found.update({level: [value] for level in levels_at.get(number, ())})
-        return found
+        ends: dict[int, Level] = {len(self._cut(level)[0]): level for level in heads}
+        return run_levels(self.net, layout, value, ends, "map" if "map" in needs else None)
 
     def compile_stages(self) -> None:
         """``torch.compile`` what runs one after the other, in place: names in the state dict stay as they are.
@@ -226,7 +221,7 @@ class Backbone(nn.Module):
         features: Float[Tensor, "B C h w"],
         boxes: Float[Tensor, "B K 4"],
         scale: float,
-        path: Level,
+        path: RegionPath,
         roi_size: int,
     ) -> Float[Tensor, "N D"]:
         """RoIAlign on one map, the last stages where the path has them, mean: a row for every box, image by image.
@@ -262,7 +257,10 @@ def check_size(backbone: Backbone, size: tuple[int, int]) -> None:
     fixed = backbone.layout.fixed_size
     if fixed is not None and size != fixed:
         problem = f"'{backbone.timm_name}' takes only images of {fixed[0]} × {fixed[1]} px, not {size[0]} × {size[1]}"
-        raise InputError(problem, remedy=_ANY_SIZE_REMEDY)
+        remedy = (
+            "choose a CNN or a ViT with a plain patch grid, which take any size (a timm ViT of your own: create it "
+        )
+        raise InputError(problem, remedy=f"{remedy}with dynamic_img_size=True).")
 
 
 def create_backbone(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from d3ssl.errors import InputError
 from d3ssl.seeds import torch_generator
+
+Level = TypeVar("Level", bound=str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,26 @@ def run_chain(
         if name in ends:
             maps.append(value)
     return value
+
+
+def run_levels(
+    net: nn.Module, layout: Layout, value: Tensor, levels: dict[int, Level], maps: Level | None
+) -> dict[Level, list[Tensor]]:
+    """Call the modules of a chain one after the other, no further than needed.
+
+    Args:
+        levels: number of modules → the name of what comes out behind them.
+        maps: the name of all maps of the layout; None: they are not needed.
+    """
+    found: dict[Level, list[Tensor]] = {maps: []} if maps is not None else {}
+    last = len(layout.chain) if maps is not None else max(levels)
+    for number, name in enumerate(layout.chain[:last], start=1):
+        value = net.get_submodule(name)(value)
+        if maps is not None and name in layout.ends:
+            found[maps].append(value)
+        if number in levels:
+            found[levels[number]] = [value]
+    return found
 
 
 def behind_the_maps(net: nn.Module, maps: Sequence[Tensor]) -> tuple[str, ...]:

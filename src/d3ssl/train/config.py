@@ -207,6 +207,7 @@ def check(config: RunConfig, num_processes: int) -> None:
         raise InputError(problem, remedy="raise it: regions are chosen among the candidates.")
     _check_ranges(config)
     plan = config.plan
+    plan.check_batch(train.batch_size)
     if plan.needs_masks and config.canvas.max_candidates > 255:
         raise InputError("canvas.max_candidates is above 255", remedy="label maps hold 255 regions at most.")
 

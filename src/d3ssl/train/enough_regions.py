@@ -1,4 +1,4 @@
-"""Whether the images have regions that a post-training can learn from, told before the first step."""
+"""Whether the images have regions that a training can learn from, told before the first step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.train.config import RunConfig
 from d3ssl.train.loader import CanvasDataset
+from d3ssl.train.region_kinds import check_counts, check_partition
 
 LEAST = 2
 """Images with regions below which there is nothing to compare."""
@@ -19,14 +20,17 @@ USUAL = 0.5
 def check_enough_regions(config: RunConfig, dataset: CanvasDataset) -> None:
     """Refuse data without regions, and warn where most images have none.
 
-    Only for plans that read regions and whose teacher is a frozen copy of the start: it teaches what it says of each
-    region. Where none was found, the whole image stands for one, of which a frozen teacher says nothing new; a region
-    whose sides are below ``views.min_side`` in the smallest view is never chosen.
+    Counted for plans that read regions and whose teacher is a frozen copy of the start: it teaches what it says of
+    each region. Where none was found, the whole image stands for one, of which a frozen teacher says nothing new; a
+    region whose sides are below ``views.min_side`` in the smallest view is never chosen.
 
     Raises:
-        InputError: fewer than two of the images that are trained on have a region.
+        InputError: fewer than two of the images that are trained on have a region, or a plan that reads a partition
+            gets none that it can use.
     """
     plan = config.plan
+    check_partition(plan, str(dataset.regions.metadata.get("method")))
+    check_counts(plan, [len(dataset.regions.boxes[row]) for row in dataset.rows])
     if not plan.is_frozen or all(o.reader.rows != "region" for o in plan.objectives.values()):
         return
     side = min(plan.views[name].size for name in plan.used_views)

@@ -35,6 +35,7 @@ from d3ssl.train.lock import lock_run
 from d3ssl.train.loop import BackboneMeasure, Trainer, describe, make_backbone
 from d3ssl.train.optimizer import check_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
+from d3ssl.train.region_kinds import check_proposals
 from d3ssl.train.schedule import num_warmup_steps
 
 Finish = Callable[[Path, RunConfig, Trainer, str, RegionTable], None]
@@ -66,7 +67,7 @@ def pretrain(
         D3sslError: anything the user can put right, before the training where possible.
         SystemExit: with 128 + the signal's number when stopped by SIGTERM or SIGINT, after a checkpoint was saved.
     """
-    check(config, torchrun_rank()[1])
+    check_before(config)
     if (config.runtime.diagnose_every is None) != (measure is None):
         remedy = "give both, such as measure=d3ssl.diagnose.Monitor(...), or neither."
         raise InputError("runtime.diagnose_every and pretrain's measure go together", remedy=remedy)
@@ -136,6 +137,17 @@ def _claim(run: Path, resume: bool) -> Iterator[None]:
         yield
 
 
+def check_before(config: RunConfig) -> None:
+    """Refuse what cannot work, before any image is read.
+
+    Raises:
+        InputError: with the key and the remedy.
+    """
+    check(config, torchrun_rank()[1])
+    if config.regions is None:
+        check_proposals(config.plan, config.proposals)
+
+
 def try_parts(config: RunConfig, num_images: int, backbone: Backbone | None = None) -> None:
     """Make the backbone, the optimiser and the schedule once: wrong options are told before long work starts."""
     config.plan.check_backbone(backbone or make_backbone(config))
@@ -149,7 +161,7 @@ def show_plan(config: RunConfig) -> None:
     Raises:
         InputError: the run could not begin.
     """
-    check(config, torchrun_rank()[1])
+    check_before(config)
     backbone = make_backbone(config)
     config.plan.check_backbone(backbone)
     say(f"{config.plan.table()}\n  backbone: {backbone.timm_name}")

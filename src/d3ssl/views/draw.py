@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -66,6 +67,9 @@ def draw_view_set(
         single = len(view.images) // len(batch.canvas)  # a view of single regions holds several images for each
         if single == 1:
             panels.append((_draw_view(view, valid, mean, std, image, panel), caption))
+        own = image - len(batch.canvas) + len(view.images)  # of a view that shows the last images only
+        if single == 0 and own >= 0:
+            panels.append((_draw_view(view, valid, mean, std, own, panel), caption))
         for slot in range(single) if single > 1 else ():
             own = valid[slot : slot + 1]
             picture = _draw_view(view, own, mean, std, image * single + slot, panel, slot)
@@ -100,7 +104,7 @@ def _draw_view(
     slot: int = 0,
 ) -> Image.Image:
     """``slot``: that of the first box."""
-    pixels = view.images[image].detach().cpu().float()
+    pixels = _seen_pixels(view, image).detach().cpu().float()
     pixels = pixels * pixels.new_tensor(std)[:, None, None] + pixels.new_tensor(mean)[:, None, None]
     height, width = pixels.shape[1:]
     size = (max(1, round(panel * width / height)), panel)
@@ -109,6 +113,16 @@ def _draw_view(
     colours = _colours(slot + len(valid))[slot:]
     _outline(picture, view.boxes[image].detach().cpu().float() * stretch, valid, colours, width=2)
     return picture
+
+
+def _seen_pixels(view: View, image: int) -> Float[Tensor, "C H W"]:
+    """The image's; where patches are hidden, the mean colour or those of the image that is shown there."""
+    own = view.images[image]
+    if view.hidden is None:
+        return own
+    other = torch.zeros_like(own) if view.partner is None else view.images[view.partner[image]]
+    hidden = F.interpolate(view.hidden[image][None, None].float(), own.shape[1:])[0]
+    return torch.where(hidden > 0, other, own)
 
 
 def _colours(slots: int) -> list[tuple[int, int, int]]:

@@ -6,19 +6,21 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from d3ssl.contracts import CanvasBatch, Slots, View, ViewSet, to_device
+from d3ssl.contracts import CanvasBatch, Slots, View, ViewSet, map_tensors, to_device
 from d3ssl.seeds import Draws
 from d3ssl.views.choice import choose, slot_labels, survives
 from d3ssl.views.colour import normalise
 from d3ssl.views.geometry import clip_boxes, map_boxes, warp, warp_labels, window_matrix
 from d3ssl.views.ops.photometric import PhotometricParameters
 from d3ssl.views.view import RegionsSpec, ViewSpec, check_views
+
+T = TypeVar("T", CanvasBatch, Slots, View)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,17 +86,18 @@ class ViewMaker:
             for name, spec in self.views.items()
             if spec.photometric is not None
         }
-        seen = [(matrices[name], (spec.size, spec.size)) for name, spec in self.views.items()]
+        shown = {name: spec for name, spec in self.views.items() if spec.shows_regions}
+        seen = [(matrices[name], (spec.size, spec.size)) for name, spec in shown.items()]
         alive = survives(batch.boxes.cpu(), seen, self.regions.min_visible, self.regions.min_side) & batch.valid.cpu()
         count = self.regions.regions_per_image
-        chosen, slots = choose(batch, alive, count, list(windows.values()), draws.generator("regions"))
+        chosen, slots = choose(batch, alive, count, [windows[name] for name in shown], draws.generator("regions"))
         operations: dict[str, list[Any]] = {}
         for name, spec in self.views.items():
             times: Counter[str] = Counter()
             operations[name] = []
             for operation in spec.operations:
                 generator = draws.generator(name, f"{operation.name}{times[operation.name] or ''}")
-                operations[name].append(operation.sample(batch, count, generator))
+                operations[name].append(operation.sample(_last(batch, spec.share), count, generator))
                 times[operation.name] += 1
         return DrawnViews(matrices=matrices, photometric=photometric, operations=operations, chosen=chosen, slots=slots)
 
@@ -158,10 +161,20 @@ class ViewMaker:
 
     def _operate(self, whole: View, slots: Slots, name: str, drawn: DrawnViews) -> View:
         """Apply the region operations; a slot that repeats a region follows it."""
-        view = whole
+        slots, view = _last(slots, self.views[name].share), _last(whole, self.views[name].share)
+        pixels = view.images
         for operation, own in zip(self.views[name].operations, drawn.operations[name], strict=True):
-            view = operation.apply(view, slots, to_device(own, whole.images.device), whole.images)
+            view = operation.apply(view, slots, to_device(own, pixels.device), pixels)
         if view.boxes.shape[:2] == slots.source.shape:
             boxes = view.boxes.gather(1, slots.source[..., None].expand_as(view.boxes))
             view = dataclasses.replace(view, boxes=boxes)
         return view
+
+
+def _last(value: T, share: float) -> T:
+    """A contract with the last images of the batch only: the share of them, two or more."""
+    if share == 1:
+        return value
+    batch = len(value.index if isinstance(value, CanvasBatch | Slots) else value.images)  # type: ignore[attr-defined]
+    count = min(batch, max(2, round(share * batch)))
+    return map_tensors(value, lambda tensor: tensor[-count:])

@@ -28,9 +28,19 @@ class ViewSpec:
     photometric: Photometric | None = None
     """None: the source's pixels."""
     operations: tuple[Operation, ...] = ()
+    share: float = 1.0
+    """Of the images of a batch (of each process and part) that the view shows, 0..1: the last ones, two or more. Such a
+    view has no regions."""
+    shows_regions: bool = True
+    """Regions are chosen among those that the view shows; False: it has none, such as a small crop for whole images."""
     kept: bool = False
     """Nothing in the chain is random, so a frozen teacher's rows of a region are the same at every visit: they are
     computed at the first one and kept."""
+
+    @property
+    def hides_patches(self) -> bool:
+        """Whether a network sees something else in place of some patches."""
+        return any(operation.patch_size is not None for operation in self.operations)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +90,8 @@ def check_views(views: Mapping[str, ViewSpec]) -> None:
         if spec.crop is not None and spec.photometric is None:
             remedy = "give it a photometric draw of its own."
             raise InputError(f"view '{name}' crops, but takes its pixels from '{spec.source}'", remedy=remedy)
+        if not 0 < spec.share <= 1:
+            raise InputError(f"view '{name}' shows a share of {spec.share}", remedy="give a share above 0, at most 1.")
         if spec.size < 8:
             raise InputError(f"view '{name}' is {spec.size} px", remedy="raise --views.size: 8 px or more.")
         earlier.append(name)

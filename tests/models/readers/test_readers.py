@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from d3ssl.contracts import View
 from d3ssl.models.backbone import Backbone, create_backbone
-from d3ssl.models.readers import Box, Image, Mask, Pyramid, ReaderConfig
+from d3ssl.models.readers import Box, Grid, Image, Mask, Pyramid, ReaderConfig
 from tests.views.canvases import make_slots
 
 SOURCE = [[0, 1, 2], [0, 1, 0]]
@@ -124,3 +124,20 @@ def test_every_reader_reaches_what_it_trains(config: ReaderConfig, backbone: Bac
     assert all(p.grad is not None for p in reader.parameters())
     assert config.needs_masks == isinstance(config, Mask)
     backbone.zero_grad(set_to_none=True)
+
+
+@pytest.mark.parametrize(("level", "side"), [(-1, 2), (-2, 4), (-2, 3)])
+def test_a_grid_averages_the_cells_of_a_map(level: int, side: int, backbone: Backbone) -> None:
+    view = make_view()
+    with torch.no_grad():
+        found = backbone.maps(view.images)[level]
+    rows = read(Grid(side=side, level=level), view, backbone)
+    assert rows.shape == (2 * side * side, found.shape[1])
+    length = found.shape[2]
+    for image in range(2):
+        for row in range(side):
+            for column in range(side):
+                top, bottom = row * length // side, -(-(row + 1) * length // side)
+                left, right = column * length // side, -(-(column + 1) * length // side)
+                expected = found[image, :, top:bottom, left:right].mean((1, 2))
+                torch.testing.assert_close(rows[(image * side + row) * side + column], expected)

@@ -7,13 +7,23 @@ from importlib.metadata import entry_points
 
 from d3ssl.errors import InputError, nearest
 from d3ssl.methods.hosts.byol import Byol
+from d3ssl.methods.hosts.densecl import Densecl
+from d3ssl.methods.hosts.detcon import Detcon
 from d3ssl.methods.hosts.host import Host
+from d3ssl.methods.hosts.ibot import Ibot
 from d3ssl.methods.hosts.posttrain import Posttrain
 from d3ssl.methods.hosts.soco import Soco
 
-__all__ = ["HOSTS", "Byol", "Host", "Posttrain", "Soco", "find_host"]
+__all__ = ["HOSTS", "Byol", "Densecl", "Detcon", "Host", "Ibot", "Posttrain", "Soco", "find_host"]
 
-HOSTS: dict[str, type[Host]] = {"soco": Soco, "byol": Byol, "posttrain": Posttrain}
+HOSTS: dict[str, type[Host]] = {
+    "soco": Soco,
+    "byol": Byol,
+    "detcon": Detcon,
+    "densecl": Densecl,
+    "ibot": Ibot,
+    "posttrain": Posttrain,
+}
 """Name → the host's options, which make its plan."""
 
 

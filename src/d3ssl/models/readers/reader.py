@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from d3ssl.models.backbone import Backbone, Features, Level
 RowKind = Literal["region", "image", "cell"]
 """Whether a reader gives a row per slot of every image (B·K, image by image), one per image (B), or one per cell of the
 map (B·h·w)."""
+ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 
 
 class ReaderConfig:
@@ -42,3 +43,14 @@ class Reader(nn.Module):
 
     def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
         raise NotImplementedError
+
+    def weigh(self, view: View) -> Float[Tensor, "N"] | None:
+        """What each row of a view that the student sees counts in the mean of the losses; None: 1 each."""
+        return None
+
+    def check_view(self, size: int) -> None:
+        """Refuse views of this side, px.
+
+        Raises:
+            InputError: the reader's rows cannot be read from them.
+        """

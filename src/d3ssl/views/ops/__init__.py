@@ -7,6 +7,7 @@ from d3ssl.views.ops.cutout import RegionCutout
 from d3ssl.views.ops.mixing import FillHoles, MixBackground
 from d3ssl.views.ops.operation import Operation
 from d3ssl.views.ops.paste import PasteObjects
+from d3ssl.views.ops.patches import HidePatches, MixPatches
 from d3ssl.views.ops.photometric import Photometric
 from d3ssl.views.ops.shift import Shift
 
@@ -15,7 +16,9 @@ __all__ = [
     "ContextCutout",
     "Crop",
     "FillHoles",
+    "HidePatches",
     "MixBackground",
+    "MixPatches",
     "Operation",
     "PasteObjects",
     "Photometric",

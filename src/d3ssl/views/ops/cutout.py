@@ -81,7 +81,17 @@ def apply_cutout(
     place: Float[Tensor, "B K 2"],
 ) -> Bool[Tensor, "B 1 H W"]:
     """``region_collaborative_cutout`` with places drawn before (see ``RegionCutout.sample``)."""
-    share = ratio_per_image(ratio, boxes)
+    return cut_shares(boxes, valid, size, ratio_per_image(ratio, boxes), place)
+
+
+def cut_shares(
+    boxes: Float[Tensor, "B K 4"],
+    valid: Bool[Tensor, "B K"],
+    size: tuple[int, int],
+    share: Float64[Tensor, "B"],
+    place: Float[Tensor, "B K 2"],
+) -> Bool[Tensor, "B 1 H W"]:
+    """``apply_cutout`` with a share for each image that is known to be within 0..1."""
     corners = pixel_corners(boxes, size) * valid[..., None]  # an invalid region has no pixels
     area = (corners[..., 2:] - corners[..., :2]).clamp_(min=0).prod(dim=-1)
     order = area.argsort(dim=1, descending=True, stable=True)[..., None]

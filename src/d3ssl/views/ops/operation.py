@@ -22,6 +22,11 @@ class Operation:
         """Whether it reads the label maps of its views."""
         return False
 
+    @property
+    def patch_size(self) -> int | None:
+        """Side of the patches that it hides, px: that of the network; None: it hides none."""
+        return None
+
     def sample(self, batch: CanvasBatch, slots: int, generator: torch.Generator) -> Any:
         """Everything random, for each image of the batch and each of its ``slots`` regions: tensors, or None."""
         raise NotImplementedError
