@@ -133,6 +133,16 @@ def test_the_teacher_and_batch_statistics_stay(tiles: Path, tmp_path: Path) -> N
             assert torch.equal(learner[f"student.backbone.net.{key}"], value)
 
 
+def test_a_diagnosis_on_the_way_changes_nothing(tiles: Path, tmp_path: Path) -> None:
+    """It leaves frozen batch norms frozen: a network put back into training mode as a whole would thaw them."""
+    runs = [
+        posttrain_run(config(tiles, tmp_path / str(every), steps=4, runtime__diagnose_every=every, **BOXES))
+        for every in (None, 1)
+    ]
+    plain, diagnosed = (checkpoint_learner(run) for run in runs)
+    assert all(torch.equal(plain[key], diagnosed[key]) for key in plain)
+
+
 def test_stopping_changes_nothing(tiles: Path, tmp_path: Path) -> None:
     """3 steps, then 3 more: the kept rows are computed anew, to the same bits."""
     options = {"proposals__method": "felzenszwalb", "runtime__save_every": 3}

@@ -21,6 +21,7 @@ from d3ssl.data.images import read_canvas
 from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.models import Backbone
+from d3ssl.models.modes import evaluating
 from d3ssl.views.colour import normalise
 
 
@@ -54,14 +55,14 @@ def pick_device(wanted: str) -> torch.device:
 
 @contextmanager
 def frozen(backbone: Backbone, device: torch.device) -> Iterator[None]:
-    """The backbone in evaluation mode on the device, without gradients; mode and place are restored."""
-    training, home = backbone.training, next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    backbone.to(device).eval()
+    """The backbone in evaluation mode on the device, without gradients; modes of its parts and place are restored."""
+    home = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    backbone.to(device)
     try:
-        with torch.inference_mode():
+        with evaluating(backbone), torch.inference_mode():
             yield
     finally:
-        backbone.to(home).train(training)
+        backbone.to(home)
 
 
 def encode_regions(

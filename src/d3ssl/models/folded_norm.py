@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from d3ssl.models.backbone import Backbone
+from d3ssl.models.modes import evaluating
 
 _TOLERANCE = 1e-4
 
@@ -51,23 +52,21 @@ def fold_norms(backbone: Backbone) -> int:
         How many were folded; 0 where the network's convolutions and norms do not follow each other, which is checked
         on one random image.
     """
-    net, modes = backbone.net, {module: module.training for module in backbone.modules()}
+    net = backbone.net
     side = backbone.layout.fixed_size or (64, 64)
     image = torch.randn(1, backbone.in_channels, *side, generator=torch.Generator().manual_seed(0))
     image = image.to(next(backbone.parameters()))
-    backbone.eval()
-    pairs, before = _find(net, backbone, image)
-    for conv, norm in pairs:
-        _fold(conv, norm)
-    same = all(
-        bool((own - old).abs().max() <= _TOLERANCE * (1 + old.abs().max()))
-        for own, old in zip(backbone.maps(image), before, strict=True)
-    )
+    with evaluating(backbone):
+        pairs, before = _find(net, backbone, image)
+        for conv, norm in pairs:
+            _fold(conv, norm)
+        same = all(
+            bool((own - old).abs().max() <= _TOLERANCE * (1 + old.abs().max()))
+            for own, old in zip(backbone.maps(image), before, strict=True)
+        )
     if not same:  # a convolution's map is read by something else beside its norm
         for conv, norm in pairs:
             _unfold(conv, norm)
-    for module, training in modes.items():
-        module.training = training
     return len(pairs) if same else 0
 
 

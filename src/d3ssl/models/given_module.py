@@ -10,6 +10,7 @@ from d3ssl.errors import InputError
 from d3ssl.models.backbone import Backbone, Library, create_backbone
 from d3ssl.models.lookalike import classifier_layers, library_shapes, shapes_of, without_classifier
 from d3ssl.models.mapped_net import HOW_TO_PASS, MappedNet, MapsFunction
+from d3ssl.models.modes import evaluating
 from d3ssl.models.torchvision_net import (
     create_torchvision_model,
     torchvision_name,
@@ -55,7 +56,6 @@ def remakes(backbone: Backbone, library: Library, name: str) -> bool:
     found = library_shapes(f"{library}:{name}", backbone.in_channels)  # spares making most of those that do not fit
     if found is not None and {key: found[0][key] for key in without_classifier(*found)} != shapes_of(own):
         return False
-    modes = {module: module.training for module in backbone.modules()}
     side = max(backbone.strides) * 2
     size = backbone.layout.fixed_size or (side, side)
     images = torch.randn(1, backbone.in_channels, *size, generator=torch_generator("probe"))
@@ -63,13 +63,10 @@ def remakes(backbone: Backbone, library: Library, name: str) -> bool:
     try:
         twin = make_backbone(library, name, backbone.in_channels, seed=0)
         twin.net.load_state_dict(own)
-        with torch.no_grad():
-            maps, others = backbone.eval().maps(images), twin.to(images.device).eval().maps(images)
+        with evaluating(backbone), torch.no_grad():
+            maps, others = backbone.maps(images), twin.to(images.device).eval().maps(images)
     except (InputError, RuntimeError):
         return False
-    finally:
-        for module, training in modes.items():
-            module.training = training
     return len(maps) == len(others) and all(
         one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5)
         for one, other in zip(maps, others, strict=True)

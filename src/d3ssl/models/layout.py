@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from d3ssl.errors import InputError
+from d3ssl.models.modes import evaluating
 from d3ssl.seeds import torch_generator
 
 Level = TypeVar("Level", bound=str)
@@ -53,13 +54,9 @@ def find_layout(net: nn.Module, name: str, in_channels: int) -> Layout:
         raise InputError(f"the timm network '{name}' offers no feature maps", remedy=remedy)
     strides = [int(stage["reduction"]) for stage in info]
     is_grid = len(strides) > 1 and len(set(strides)) == 1
-    training = net.training
-    net.eval()
-    try:
+    with evaluating(net):
         found = None if is_grid else _find_chain(net, info, in_channels)
         return found or _use_intermediates(net, name, is_grid, max(strides), in_channels)
-    finally:
-        net.train(training)
 
 
 def run_intermediates(net: nn.Module, images: Float[Tensor, "B C H W"], is_grid: bool, stride: int) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d3ssl.errors import InputError
 from d3ssl.models.layout import Layout, behind_the_maps
+from d3ssl.models.modes import evaluating
 from d3ssl.seeds import torch_generator
 
 MapsFunction = Callable[[Any, Tensor], Sequence[Tensor]]
@@ -42,11 +43,9 @@ class MappedNet(nn.Module):
         return list(self._read(self.module, images))
 
     def _find_layout(self, in_channels: int) -> Layout:
-        training = {own: own.training for own in self.modules()}
-        self.eval()
         problem: Exception | None = None
         device = next((parameter.device for parameter in self.parameters()), torch.device("cpu"))
-        try:
+        with evaluating(self):
             for size in _PROBES:
                 images = torch.randn(2, in_channels, *size, generator=torch_generator("probe")).to(device)
                 try:
@@ -56,9 +55,6 @@ class MappedNet(nn.Module):
                     problem = problem or error
                     continue
                 return self._layout_of(maps, size)
-        finally:
-            for own, mode in training.items():
-                own.training = mode
         text = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
         raise InputError(
             f"maps= fails on images of {in_channels} channels and {_PROBES[0][0]} × {_PROBES[0][1]} px ({text})",

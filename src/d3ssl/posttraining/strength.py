@@ -17,6 +17,7 @@ from torch import Tensor
 from d3ssl.contracts import CanvasBatch
 from d3ssl.errors import InputError
 from d3ssl.models.backbone import Backbone
+from d3ssl.models.modes import evaluating
 from d3ssl.models.readers import ReaderConfig
 from d3ssl.seeds import Draws
 from d3ssl.views.maker import ViewMaker
@@ -80,19 +81,17 @@ class Probes:
     @torch.no_grad()
     def measure(self, backbone: Backbone, tick: Callable[[], None] = lambda: None) -> tuple[float, float]:
         """Shares of the regions that are found in familiar and in unfamiliar surroundings."""
-        training = backbone.training
-        backbone.eval()
         reader = self.reader.build(backbone)
         found: dict[str, list[Tensor]] = {}
         images: list[Tensor] = []
-        for views in self.sets:
-            counted = views.slots.distinct.flatten()
-            for name, view in views.views.items():
-                features = backbone.features(view.images, [reader.needs])
-                found.setdefault(name, []).append(reader(features, view, views.slots, backbone)[counted])
-            images.append(views.slots.index.repeat_interleave(views.slots.distinct.shape[1])[counted])
-            tick()
-        backbone.train(training)
+        with evaluating(backbone):
+            for views in self.sets:
+                counted = views.slots.distinct.flatten()
+                for name, view in views.views.items():
+                    features = backbone.features(view.images, [reader.needs])
+                    found.setdefault(name, []).append(reader(features, view, views.slots, backbone)[counted])
+                images.append(views.slots.index.repeat_interleave(views.slots.distinct.shape[1])[counted])
+                tick()
         rows = {name: torch.cat(parts) for name, parts in found.items()}
         return tuple(  # type: ignore[return-value]
             retrieve(rows["photograph"], rows[name], torch.cat(images)) for name in ("familiar", "unfamiliar")

@@ -13,6 +13,7 @@ from torch import Tensor
 from d3ssl.contracts import Slots, View
 from d3ssl.errors import InputError
 from d3ssl.models.backbone import Backbone, Features
+from d3ssl.models.modes import evaluating
 from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
 from d3ssl.models.tokens import run_tokens
 from d3ssl.seeds import torch_generator
@@ -89,14 +90,11 @@ def require_tokens(backbone: Backbone) -> None:
 def _gives_the_maps(backbone: Backbone, stride: int) -> bool:
     """Whether the tokens are those of the network's own pass, on a tiny image."""
     size = backbone.layout.fixed_size or (2 * stride, 3 * stride)
-    modes = {module: module.training for module in backbone.modules()}
     images = torch.randn(1, backbone.in_channels, *size, generator=torch_generator("probe"))
     images = images.to(next(backbone.parameters()).device)
     try:
-        grid, _ = run_tokens(backbone.eval().net, images, stride)
-        return torch.allclose(grid, backbone.maps(images)[-1], rtol=1e-4, atol=1e-5)
+        with evaluating(backbone):
+            grid, _ = run_tokens(backbone.net, images, stride)
+            return torch.allclose(grid, backbone.maps(images)[-1], rtol=1e-4, atol=1e-5)
     except (RuntimeError, ValueError, TypeError, AttributeError):
         return False
-    finally:
-        for module, training in modes.items():
-            module.training = training
