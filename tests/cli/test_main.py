@@ -136,7 +136,7 @@ def test_help_has_the_options_of_the_host(host: str, own: str, others: str, caps
 @pytest.mark.parametrize(
     ("words", "remedy"),
     [
-        (["--method.host", "soko"], "did you mean 'soco'? Known: byol, posttrain, soco."),
+        (["--method.host", "soko"], "did you mean 'soco'? Known: byol, densecl, detcon, ibot, posttrain, soco."),
         (["--host.roi_sizes", "3"], "did you mean 'host.roi_size'? Known: host.aspect,"),
         (["--host.xyz", "3"], "What to do: Known: host.aspect, host.flip,"),
         (["--method.host", "byol", "--host.aera", "[1, 1]"], "did you mean 'host.area'?"),
