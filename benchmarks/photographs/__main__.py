@@ -55,7 +55,7 @@ def main() -> None:
         failed = _run(work, options, known)
     for name in options.tables:
         text = table.markdown(known, name, [RANDOM, *ROWS], options.passes)
-        if text.count("\n") > 2:
+        if text:
             sys.stdout.write(f"{name}, {options.passes} passes of 16 images\n\n{text}\n\n")
             if options.write is not None:
                 put(options.write, f"{name}-{options.passes}", text, by="benchmarks/photographs")

@@ -122,12 +122,16 @@ def of_row(record: Record, row: str, passes: int) -> list[Cell]:
 
 
 def markdown(record: Record, name: str, rows: Sequence[str], passes: int) -> str:
-    """A table of ``TABLES``: the start's figures, then what each row changes. A row of which nothing of it
-    was measured is left out; a figure of fewer seeds than the row says so."""
+    """A table of ``TABLES``: the start's figures, then what each row changes; empty, if nothing of it was measured.
+
+    A row of which nothing was measured is left out; a figure of fewer seeds than the row says so.
+    """
     shown, start = TABLES[name], of_row(record, START, passes)
+    if not start or all(column.value(start[0]) is None for column in shown):
+        return ""
     lines = [f"| | {' | '.join(column.title for column in shown)} | strength | core-minutes |"]
     lines.append("|---" * (len(shown) + 3) + "|")
-    known = [column.value(start[0]) if start else None for column in shown]
+    known = [column.value(start[0]) for column in shown]
     lines.append(f"| start | {' | '.join('–' if v is None else f'{v:.3f}' for v in known)} | 0 | – |")
     for row in rows:
         cells = of_row(record, row, passes)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.document import get
 from benchmarks.photographs import record, table
-from benchmarks.photographs.cells import START, draws_of, figures_of, name_of
+from benchmarks.photographs.cells import RANDOM, START, draws_of, figures_of, name_of
 from benchmarks.photographs.rows import REGIONS, ROWS
 from d3ssl.errors import InputError
 from d3ssl.evaluate.intervals import save_draws
@@ -65,6 +67,7 @@ def test_other_lengths_and_missing_cells_are_left_out() -> None:
     cells = record_of(cell(START, 0, 0.2, draws), cell("host", 1, 0.3, draws + 0.1))
     assert "| host (1) | +10.0 ± 0.0 |" in table.markdown(cells, "posttrain", ["host", "DP"], 3200).splitlines()[-1]
     assert "host" not in table.markdown(cells, "posttrain", ["host"], 1600)
+    assert table.markdown(cells, "miou", ["host"], 3200) == ""
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -115,3 +118,14 @@ def _student_views(plan: object) -> list[set[str]]:
         for pair in objective.pairs:
             views.setdefault(pair.student, set()).add(name)
     return list(views.values())
+
+
+def test_the_results_are_those_of_the_record() -> None:
+    """Every table of the document is what the committed record gives."""
+    cells, tables = record.read(ROOT / "docs" / "data" / "photographs.zip"), 0
+    for name, passes in itertools.product(table.TABLES, (800, 1600, 3200)):
+        shown = get(ROOT / "docs" / "results.md", f"{name}-{passes}", by="benchmarks/photographs")
+        if shown is not None:
+            assert shown == table.markdown(cells, name, [RANDOM, *ROWS], passes), (name, passes)
+            tables += 1
+    assert tables
