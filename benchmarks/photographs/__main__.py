@@ -20,7 +20,7 @@ import argparse
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.document import put
@@ -64,34 +64,32 @@ def main() -> None:
 
 
 def _run(work: Work, options: argparse.Namespace, known: record.Record) -> list[str]:
-    """All cells that are not done; what failed."""
-    seeds = range(options.seeds)
-    cells = [(START, 0), *((row, seed) for seed in seeds for row in options.rows if row != START)]
-    measured, begun, done = tuple(options.measure), time.monotonic(), []
-
-    def one(row: str, seed: int) -> str | None:
-        path = work.cell(row, seed)
-        if path.name in known and known[path.name].has(measured):
-            done.append(row)
-            return None
-        try:
-            run_cell(work, row, seed, measured)
-        except subprocess.CalledProcessError as error:
-            return f"{row}, seed {seed}: {' '.join(map(str, error.cmd))}: see the logs in {path}"
-        known[path.name] = record.Cell(
-            row=row, passes=work.passes, seed=seed, figures=figures_of(path), draws=draws_of(path)
-        )
-        if options.record is not None:
-            record.write(options.record, known, table.columns())
-        done.append(row)
-        left = (time.monotonic() - begun) / len(done) * (len(cells) - len(done)) / 60
-        sys.stderr.write(
-            f"done: {row}, seed {seed}; {len(done)} of {len(cells)} cells, about {left:.0f} minutes left\n"
-        )
-        return None
-
+    """All cells that are not done; what failed. Each finished one is added to what is known, and to the record."""
+    cells = [(START, 0), *((row, seed) for seed in range(options.seeds) for row in options.rows if row != START)]
+    measured, begun, failed = tuple(options.measure), time.monotonic(), []
+    left = [cell for cell in cells if not _is_known(known, work.cell(*cell).name, measured)]
     with ThreadPoolExecutor(options.processes) as pool:
-        return [error for error in pool.map(lambda cell: one(*cell), cells) if error]
+        running = {pool.submit(run_cell, work, row, seed, measured): (row, seed) for row, seed in left}
+        for number, future in enumerate(as_completed(running), start=1):
+            row, seed = running[future]
+            path = work.cell(row, seed)
+            try:
+                future.result()
+            except subprocess.CalledProcessError as error:
+                failed.append(f"{row}, seed {seed}: {' '.join(map(str, error.cmd))}: see the logs in {path}")
+                continue
+            known[path.name] = record.Cell(
+                row=row, passes=work.passes, seed=seed, figures=figures_of(path), draws=draws_of(path)
+            )
+            if options.record is not None:
+                record.write(options.record, known, table.columns())
+            minutes = (time.monotonic() - begun) / number * (len(left) - number) / 60
+            sys.stderr.write(f"{row}, seed {seed}: {number} of {len(left)} cells, about {minutes:.0f} minutes left\n")
+    return failed
+
+
+def _is_known(known: record.Record, name: str, measured: tuple[str, ...]) -> bool:
+    return name in known and known[name].has(measured)
 
 
 def _parse() -> argparse.Namespace:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -163,11 +162,13 @@ def figures_of(cell: Path) -> dict[str, float]:
             measured: dict[str, Any] = read_json(cell / name / own.result)
             found |= {f"{name}/{key}": float(v) for key, v in measured.items() if isinstance(v, float)}
     if (cell / "run" / "metrics.json").exists():
-        trained = json.loads((cell / "run" / "metrics.json").read_text(encoding="utf-8"))
-        found |= {"strength": float(trained["strength"])} if "strength" in trained else {}
+        trained = read_json(cell / "run" / "metrics.json")
+        if "strength" in trained:
+            found["strength"] = float(trained["strength"])
     if (cell / "cost.json").exists():
         cost = read_json(cell / "cost.json")
-        found |= {} if cost["resumed"] else {"minutes": float(cost["minutes"])}  # of the last part alone
+        if not cost["resumed"]:  # else it is of the last part alone
+            found["minutes"] = float(cost["minutes"])
     return found
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import TypeVar
 
 import numpy as np
 
 from benchmarks.photographs.cells import START, name_of
 from benchmarks.photographs.record import Cell, Record
 from d3ssl.evaluate.intervals import half_width
+
+T = TypeVar("T", float, np.ndarray)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +29,16 @@ class Column:
     relative: bool = False
     """Changes are per cent of the start's, not points."""
 
-    def value(self, cell: Cell) -> float | None:
-        keys = [self.key, *([] if self.minus is None else [self.minus])]
-        if not all(key in cell.figures for key in keys):
-            return None
-        return cell.figures[self.key] - (cell.figures[self.minus] if self.minus else 0.0)
+    @property
+    def keys(self) -> list[str]:
+        """Of the figures that it is made of."""
+        return [self.key] if self.minus is None else [self.key, self.minus]
 
-    def draws(self, cell: Cell) -> np.ndarray | None:
-        keys = [self.key, *([] if self.minus is None else [self.minus])]
-        if not all(key in cell.draws for key in keys):
+    def of(self, known: Mapping[str, T]) -> T | None:
+        """From a cell's figures or draws; None: it was not measured."""
+        if any(key not in known for key in self.keys):
             return None
-        return cell.draws[self.key] - (cell.draws[self.minus] if self.minus else 0.0)
+        return known[self.key] if self.minus is None else known[self.key] - known[self.minus]
 
 
 _SENSITIVITIES = tuple(
@@ -79,7 +81,7 @@ class, (c) elsewhere, (d) anywhere."""
 
 def columns() -> set[str]:
     """The figures that any table shows."""
-    return {key for table in TABLES.values() for column in table for key in (column.key, column.minus) if key}
+    return {key for table in TABLES.values() for column in table for key in column.keys}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +98,16 @@ class Change:
 def change(start: Sequence[Cell], cells: Sequence[Cell], column: Column) -> Change | None:
     """From ``start`` to ``cells``. What the seeds make (Student's t) and what the tested images make (the bootstrap's
     draws, of the same images for both: pairs) are joined in quadrature. With as many starts as cells, seed by seed."""
-    before = [column.value(cell) for cell in start]
-    after = [column.value(cell) for cell in cells]
-    if not before or not after or None in before or None in after:
+    known, found = ([v for cell in own if (v := column.of(cell.figures)) is not None] for own in (start, cells))
+    if not known or not found or len(known) < len(start) or len(found) < len(cells):
         return None
-    known, found = [float(v) for v in before if v is not None], [float(v) for v in after if v is not None]
     known = known if len(known) == len(found) else [mean(known)] * len(found)
     scale = 100 / mean(known) if column.relative else 100
     changes = [b - a for a, b in zip(known, found, strict=True)]
     parts = [half_width(changes)] if len(changes) > 1 else []
-    drawn, other = [column.draws(cell) for cell in cells], [column.draws(cell) for cell in start]
-    if all(own is not None for own in (*drawn, *other)):
-        differences = np.mean(np.stack(drawn), axis=0) - np.mean(np.stack(other), axis=0)  # type: ignore[arg-type]
+    other, drawn = ([d for cell in own if (d := column.of(cell.draws)) is not None] for own in (start, cells))
+    if len(other) == len(start) and len(drawn) == len(cells):
+        differences = np.mean(drawn, axis=0) - np.mean(other, axis=0)
         low, high = np.percentile(differences, [2.5, 97.5])
         parts.append(float(high - low) / 2)
     return Change(scale * mean(changes), scale * math.hypot(*parts) if parts else math.nan)
@@ -115,9 +115,7 @@ def change(start: Sequence[Cell], cells: Sequence[Cell], column: Column) -> Chan
 
 def of_row(record: Record, row: str, passes: int) -> list[Cell]:
     """A row's cells by seed."""
-    own = [
-        cell for cell in record.values() if cell.row == row and name_of(row, cell.passes, 0) == name_of(row, passes, 0)
-    ]
+    own = [cell for name, cell in record.items() if cell.row == row and name == name_of(row, passes, cell.seed)]
     return sorted(own, key=lambda cell: cell.seed)
 
 
@@ -127,17 +125,17 @@ def markdown(record: Record, name: str, rows: Sequence[str], passes: int) -> str
     A row of which nothing was measured is left out; a figure of fewer seeds than the row says so.
     """
     shown, start = TABLES[name], of_row(record, START, passes)
-    if not start or all(column.value(start[0]) is None for column in shown):
+    if not start or all(column.of(start[0].figures) is None for column in shown):
         return ""
     lines = [f"| | {' | '.join(column.title for column in shown)} | strength | core-minutes |"]
     lines.append("|---" * (len(shown) + 3) + "|")
-    known = [column.value(start[0]) for column in shown]
+    known = [column.of(start[0].figures) for column in shown]
     lines.append(f"| start | {' | '.join('–' if v is None else f'{v:.3f}' for v in known)} | 0 | – |")
     for row in rows:
         cells = of_row(record, row, passes)
         texts = []
         for column in shown:
-            own = [cell for cell in cells if column.value(cell) is not None]
+            own = [cell for cell in cells if column.of(cell.figures) is not None]
             found = change(start, own, column)
             fewer = f" ({len(own)})" if 0 < len(own) < len(cells) else ""
             texts.append("–" if found is None else f"{found}{' %' if column.relative else ''}{fewer}")

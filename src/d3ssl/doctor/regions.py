@@ -26,7 +26,7 @@ def check_region_choice(images: ImageSet, run: RunConfig) -> list[Check]:
     if method == "annotations" and annotations is None:
         remedy = "give data with objects, or choose another --proposals.method."
         return [_fail("proposals.method is annotations, but these images have none.", remedy)]
-    has_maps = method != "selective-search" and run.proposals.label_maps
+    has_maps = run.proposals.has_label_maps
     if method == "annotations" and annotations is not None:
         lacking, count = count_without_mask(annotations)
         has_maps = has_maps and lacking < max(count, 1)

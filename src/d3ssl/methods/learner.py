@@ -135,8 +135,8 @@ class Learner(nn.Module):
             part, head, rows = torch.zeros_like(total), objective.shares or name, origin[objective.reader.rows]
             centre: Tensor | float = 0.0
             if objective.centre:
-                seen = {pair.teacher: targets[pair.teacher][head] for pair in objective.pairs}
-                mean = torch.stack([mean_row(own, rows, objective.reader.rows) for own in seen.values()]).mean(0)
+                seen = [targets[view][head] for view in objective.teacher_views]
+                mean = torch.stack([mean_row(own, rows, objective.reader.rows) for own in seen]).mean(0)
                 own_centre: Centre = self.centres[head]  # type: ignore[assignment]
                 centre = own_centre(mean)
                 carry |= {head: mean} if head == name else {}
@@ -169,7 +169,7 @@ class Learner(nn.Module):
 
     def _remember(self, objective: Objective, head: str, targets: HeadRows, images: int) -> Tensor:
         """What this part adds to the memory of a loss."""
-        seen = list(dict.fromkeys(pair.teacher for pair in objective.pairs))
+        seen = objective.teacher_views
         memory: Memory = self.memories[head]  # type: ignore[assignment]
         return memory.carry(torch.cat([targets[view][head] for view in seen]), images * len(seen))
 

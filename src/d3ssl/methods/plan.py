@@ -49,6 +49,11 @@ class Objective:
     intact: bool = False
     """What it says holds for whole photographs only: de-coupling does not cut its views."""
 
+    @property
+    def teacher_views(self) -> list[str]:
+        """Those that the teacher sees, in the order of the pairs."""
+        return list(dict.fromkeys(pair.teacher for pair in self.pairs))
+
 
 @dataclass(frozen=True, kw_only=True)
 class CutCopies:
@@ -168,7 +173,7 @@ class Plan:
             InputError: see ``Loss.check_batch``.
         """
         for objective in self.objectives.values():
-            objective.loss.check_batch(images * len({pair.teacher for pair in objective.pairs}))
+            objective.loss.check_batch(images * len(objective.teacher_views))
 
     def check_backbone(self, backbone: Backbone) -> None:
         """Refuse a backbone that does not offer what the plan reads.

@@ -259,8 +259,9 @@ def check_size(backbone: Backbone, size: tuple[int, int]) -> None:
         problem = f"'{backbone.timm_name}' takes only images of {fixed[0]} × {fixed[1]} px, not {size[0]} × {size[1]}"
         remedy = (
             "choose a CNN or a ViT with a plain patch grid, which take any size (a timm ViT of your own: create it "
+            "with dynamic_img_size=True)."
         )
-        raise InputError(problem, remedy=f"{remedy}with dynamic_img_size=True).")
+        raise InputError(problem, remedy=remedy)
 
 
 def create_backbone(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, get_model, get_model_builder, get_model_weights, list_models
 
 from d3ssl.errors import InputError, nearest
+from d3ssl.models.modes import evaluating
 from d3ssl.seeds import derive_seed, torch_generator
 
 BEHIND = ("avgpool", "flatten", "classifier", "fc", "head", "heads", "AuxLogits", "aux1", "aux2")
@@ -208,14 +209,12 @@ def _init_options(name: str, pretrained: bool) -> dict[str, Any]:
 
 def _as_chain(name: str, model: nn.Module) -> TorchvisionNet:
     """The network as a chain, checked against torchvision's own forward pass."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
     image = torch.randn(1, 3, 224, 224, generator=torch_generator("probe")).to(next(model.parameters()).device)
     own: list[Tensor] = []
     last = [child for child_name, child in model.named_children() if child_name not in BEHIND][-1]
     problem = "its own forward pass does something else"
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             hook = last.register_forward_hook(lambda _, __, value: own.append(value.clone()))
             model(image)
             hook.remove()
@@ -225,9 +224,6 @@ def _as_chain(name: str, model: nn.Module) -> TorchvisionNet:
             return net
     except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
         problem = str(error).splitlines()[0]
-    finally:
-        for module, training in modes.items():
-            module.training = training
     remedy = "choose a ResNet, RegNet, VGG, DenseNet, EfficientNet, MobileNet, ConvNeXt, Swin or ViT."
     raise InputError(f"torchvision's '{name}' cannot be read as a chain of modules ({problem})", remedy=remedy)
 

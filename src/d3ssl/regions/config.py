@@ -8,6 +8,8 @@ from typing import Any, Literal
 from d3ssl.errors import InputError
 
 Method = Literal["selective-search", "contrast", "felzenszwalb", "slic", "grid", "annotations"]
+PARTITIONS: tuple[Method, ...] = ("felzenszwalb", "slic", "grid")
+"""Methods whose regions fill the image."""
 LABEL_MAP_LIMIT = 255
 """Most regions a label map of 8 bits can hold."""
 
@@ -93,6 +95,11 @@ class RegionsConfig:
     def filtered(self) -> bool:
         """Whether SoCo's filter applies."""
         return self.method in ("selective-search", "felzenszwalb") if self.filter is None else self.filter
+
+    @property
+    def has_label_maps(self) -> bool:
+        """Whether the regions come with label maps (annotations: as far as they have masks)."""
+        return self.method != "selective-search" and self.label_maps
 
     @property
     def is_compiled(self) -> bool:

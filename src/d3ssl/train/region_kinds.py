@@ -6,11 +6,8 @@ from collections.abc import Sequence
 
 from d3ssl.errors import InputError
 from d3ssl.methods.plan import Plan
-from d3ssl.regions.config import RegionsConfig
+from d3ssl.regions.config import PARTITIONS, RegionsConfig
 
-BOXES_ONLY = "selective-search"
-TILINGS = ("felzenszwalb", "slic", "grid")
-"""Methods whose regions fill the image."""
 _OBJECTS = "use --proposals.method contrast, or annotations with masks"
 
 
@@ -21,7 +18,7 @@ def check_proposals(plan: Plan, proposals: RegionsConfig) -> None:
         InputError: boxes for a plan that needs masks; a partition for modules that need a background, or of one
             segment per image.
     """
-    if plan.needs_masks and not plan.boxes_will_do and (proposals.method == BOXES_ONLY or not proposals.label_maps):
+    if plan.needs_masks and not plan.boxes_will_do and not proposals.has_label_maps:
         why = f"--proposals.method {proposals.method}" if proposals.label_maps else "--proposals.label_maps false"
         partition = ", or a partition: felzenszwalb with --proposals.filter false"
         problem = f"the plan '{plan.name}' reads masks, and {why} gives boxes only"
@@ -38,7 +35,7 @@ def check_partition(plan: Plan, method: str) -> None:
     Raises:
         InputError: the regions of the method fill the image.
     """
-    if plan.partition and plan.modules and method in TILINGS:
+    if plan.partition and plan.modules and method in PARTITIONS:
         problem = f"--proposals.method {method} fills the image with regions, so the modules would find no background"
         remedy = f"{_OBJECTS}; or set --method.decouple false --method.deposition false."
         raise InputError(problem, remedy=remedy)

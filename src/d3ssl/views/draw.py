@@ -65,11 +65,9 @@ def draw_view_set(
         height, width = view.images.shape[2:]
         caption = [name, f"{width} x {height} px{_kept_share(view, image)}"]
         single = len(view.images) // len(batch.canvas)  # a view of single regions holds several images for each
-        if single == 1:
-            panels.append((_draw_view(view, valid, mean, std, image, panel), caption))
-        own = image - len(batch.canvas) + len(view.images)  # of a view that shows the last images only
-        if single == 0 and own >= 0:
-            panels.append((_draw_view(view, valid, mean, std, own, panel), caption))
+        place = image - len(batch.canvas) + len(view.images)  # a view may show the last images only
+        if single <= 1 and place >= 0:
+            panels.append((_draw_view(view, valid, mean, std, place, panel), caption))
         for slot in range(single) if single > 1 else ():
             own = valid[slot : slot + 1]
             picture = _draw_view(view, own, mean, std, image * single + slot, panel, slot)

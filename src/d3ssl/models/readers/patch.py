@@ -33,15 +33,25 @@ class Patch(ReaderConfig):
         return PatchReader(backbone)
 
 
-class PatchReader(Reader):
-    """See ``Patch``."""
+class TokensReader(Reader):
+    """Reads the tokens of a plain ViT, whose views divide into patches."""
 
     needs = "tokens"
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        require_tokens(backbone)
+        _require_tokens(backbone)
         self.out_features, self.stride = backbone.channels[-1], backbone.strides[-1]
+
+    def check_view(self, size: int) -> None:
+        if size % self.stride:
+            problem = f"a view of {size} px does not divide into patches of {self.stride} px"
+            remedy = f"set --views.size (or the size of local crops) to a multiple of {self.stride}."
+            raise InputError(problem, remedy=remedy)
+
+
+class PatchReader(TokensReader):
+    """See ``Patch``."""
 
     def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
         return features["tokens"][0].permute(0, 2, 3, 1).flatten(0, 2)
@@ -53,26 +63,8 @@ class PatchReader(Reader):
         mean = told.mean((1, 2), keepdim=True).clamp(min=1 / told[0].numel())
         return (told / mean).flatten()
 
-    def check_view(self, size: int) -> None:
-        require_whole_patches(size, self.stride)
 
-
-def require_whole_patches(size: int, stride: int) -> None:
-    """Refuse a view that does not divide into patches.
-
-    Args:
-        size: side of the view, px.
-        stride: side of a patch, px.
-
-    Raises:
-        InputError: with a size that does.
-    """
-    if size % stride:
-        problem = f"a view of {size} px does not divide into patches of {stride} px"
-        raise InputError(problem, remedy=f"set --views.size (or the size of local crops) to a multiple of {stride}.")
-
-
-def require_tokens(backbone: Backbone) -> None:
+def _require_tokens(backbone: Backbone) -> None:
     """Refuse a network that is no plain ViT with a [CLS] token, whose tokens ``run_tokens`` gives.
 
     Raises:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from d3ssl.contracts import Slots, View
 from d3ssl.models.backbone import Backbone, Features
-from d3ssl.models.readers.patch import require_tokens, require_whole_patches
-from d3ssl.models.readers.reader import Reader, ReaderConfig, RowKind
+from d3ssl.models.readers.patch import TokensReader
+from d3ssl.models.readers.reader import ReaderConfig, RowKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,18 +24,8 @@ class Token(ReaderConfig):
         return TokenReader(backbone)
 
 
-class TokenReader(Reader):
+class TokenReader(TokensReader):
     """See ``Token``."""
-
-    needs = "tokens"
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        require_tokens(backbone)
-        self.out_features, self.stride = backbone.channels[-1], backbone.strides[-1]
 
     def forward(self, features: Features, view: View, slots: Slots, backbone: Backbone) -> Float[Tensor, "N D"]:
         return features["tokens"][1]
-
-    def check_view(self, size: int) -> None:
-        require_whole_patches(size, self.stride)

@@ -120,8 +120,7 @@ def cut_regions(drawn: PatchDraws, size: tuple[int, int]) -> Bool[Tensor, "B h w
         size: patches per column and row.
     """
     area = REGION_AREA[0] + (REGION_AREA[1] - REGION_AREA[0]) * drawn.shapes[..., 0]
-    low, high = math.log(REGION_ASPECT[0]), math.log(REGION_ASPECT[1])
-    aspect = (low + (high - low) * drawn.shapes[..., 1]).exp()
+    aspect = _log_uniform(drawn.shapes[..., 1], REGION_ASPECT)
     extent = torch.stack([(area * aspect).sqrt(), (area / aspect).sqrt()], dim=-1)
     number = torch.arange(GRID**2, device=area.device)
     cell = torch.stack([number % GRID, number // GRID], dim=-1)
@@ -140,8 +139,7 @@ def put_blocks(drawn: PatchDraws, size: tuple[int, int]) -> Bool[Tensor, "B h w"
         size: patches per column and row.
     """
     height, width = size
-    low, high = math.log(BLOCK_ASPECT[0]), math.log(BLOCK_ASPECT[1])
-    aspect = (low + (high - low) * drawn.shapes[..., 1]).exp()
+    aspect = _log_uniform(drawn.shapes[..., 1], BLOCK_ASPECT)
     least = float((min(size) // 3) ** 2)
     target = (drawn.ratio * height * width).double()
     hidden = torch.zeros(len(target), height, width, dtype=torch.bool, device=target.device)
@@ -159,6 +157,11 @@ def put_blocks(drawn: PatchDraws, size: tuple[int, int]) -> Bool[Tensor, "B h w"
         is_put = (new.sum((1, 2)) <= left) & (tall < height) & (wide < width)
         hidden = hidden | (new & is_put[:, None, None])
     return hidden
+
+
+def _log_uniform(uniform: Float[Tensor, "B N"], ends: tuple[float, float]) -> Float[Tensor, "B N"]:
+    low, high = math.log(ends[0]), math.log(ends[1])
+    return (low + (high - low) * uniform).exp()
 
 
 def _start(uniform: Float[Tensor, "B"], room: Float64[Tensor, "B"]) -> Float64[Tensor, "B"]:
