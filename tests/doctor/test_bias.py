@@ -1,4 +1,4 @@
-"""Company and places against slow loops, known answers, and scenes whose habits are set."""
+"""Co-occurrence and positions against slow loops, known answers, and scenes whose habits are set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.sources import open_images
-from d3ssl.doctor.bias import Company, Places, company_bias, entropy, mutual_information, place_bias
+from d3ssl.doctor.bias import Cooccurrence, Positions, cooccurrence_bias, entropy, mutual_information, position_bias
 from d3ssl.doctor.objects import Objects, gather_objects
 
 
@@ -47,9 +47,9 @@ def columns(objects: list[tuple[int, int, float, float]]) -> tuple[np.ndarray, n
 
 @given(OBJECTS)
 @settings(max_examples=60, deadline=None)
-def test_company_is_that_of_the_slow_loop(objects: list) -> None:
+def test_cooccurrence_is_that_of_the_slow_loop(objects: list) -> None:
     image, label, _, _ = columns(objects)
-    found = company_bias(image, label, 4, draws=5)
+    found = cooccurrence_bias(image, label, 4, draws=5)
     expected = slow_pairs(image.tolist(), label.tolist(), 4)
     np.testing.assert_allclose(found.share, expected, atol=1e-12)
     assert found.bias.information == pytest.approx(slow_information(expected), abs=1e-9)
@@ -59,7 +59,7 @@ def test_company_is_that_of_the_slow_loop(objects: list) -> None:
 @settings(max_examples=60, deadline=None)
 def test_places_are_those_of_the_slow_loop(objects: list) -> None:
     _, label, x, y = columns(objects)
-    found = place_bias(label, x, y, 4, draws=5)
+    found = position_bias(label, x, y, 4, draws=5)
     counts = np.zeros((4, 9), dtype=int)
     for own, across, down in zip(label, x, y, strict=True):
         counts[own, 3 * min(int(down * 3), 2) + min(int(across * 3), 2)] += 1
@@ -79,11 +79,11 @@ def test_neither_the_order_of_images_nor_that_of_objects_matters(objects: list, 
     order = list(range(len(image)))
     random.shuffle(order)
     other = np.array(renamed, dtype=np.int64)[image][order]
-    one, two = company_bias(image, label, 4, 5), company_bias(other, label[order], 4, 5)
+    one, two = cooccurrence_bias(image, label, 4, 5), cooccurrence_bias(other, label[order], 4, 5)
     np.testing.assert_allclose(one.share, two.share, atol=1e-12)
     np.testing.assert_allclose(one.expected, two.expected, atol=1e-12)
     assert one.bias.chance == pytest.approx(two.bias.chance, abs=1e-12)
-    here, there = place_bias(label, x, y, 4, 5), place_bias(label[order], x[order], y[order], 4, 5)
+    here, there = position_bias(label, x, y, 4, 5), position_bias(label[order], x[order], y[order], 4, 5)
     assert here.bias == there.bias
     np.testing.assert_array_equal(here.expected, there.expected)
 
@@ -94,10 +94,10 @@ def test_classes_dealt_at_random_have_no_bias_however_few_they_are() -> None:
     values, raw = [], []
     for _ in range(60):
         image, label = np.repeat(np.arange(12), 3), rng.integers(0, 8, 36)
-        company = company_bias(image, label, 8)
-        places = place_bias(label, rng.random(36), rng.random(36), 8)
-        values.append((company.bias.value, places.bias.value))
-        raw.append((company.bias.information / company.bias.entropy, places.bias.information / places.bias.entropy))
+        cooccurrence = cooccurrence_bias(image, label, 8)
+        places = position_bias(label, rng.random(36), rng.random(36), 8)
+        values.append((cooccurrence.bias.value, places.bias.value))
+        raw.append([own.bias.information / own.bias.entropy for own in (cooccurrence, places)])
     assert np.abs(np.mean(values, axis=0)).max() < 0.03
     assert np.mean(raw, axis=0).min() > 0.15
 
@@ -109,32 +109,32 @@ def test_crowded_images_and_a_crowded_middle_are_no_bias() -> None:
     image = np.repeat(np.arange(300), sizes)
     label = rng.choice(6, len(image), p=[0.5, 0.3, 0.1, 0.05, 0.03, 0.02])
     x, y = (np.clip(rng.normal(0.5, 0.12, len(image)), 0, 1) for _ in range(2))
-    company, places = company_bias(image, label, 6), place_bias(label, x, y, 6)
-    assert company.bias.value == pytest.approx(0, abs=0.01)
+    cooccurrence, places = cooccurrence_bias(image, label, 6), position_bias(label, x, y, 6)
+    assert cooccurrence.bias.value == pytest.approx(0, abs=0.01)
     assert places.bias.value == pytest.approx(0, abs=0.01)
     assert places.entropy.max() < 0.75  # the middle is crowded
     assert (np.abs(places.entropy - places.expected) < 4 * places.spread).all()
 
 
-def test_company_and_places_that_tell_all() -> None:
+def test_neighbours_and_positions_that_determine_the_class() -> None:
     image = np.repeat(np.arange(100), 2)
     partners = np.repeat(np.arange(100) % 5, 2)  # both objects of an image are of its class
-    assert company_bias(image, partners, 5).bias.value == pytest.approx(1)
+    assert cooccurrence_bias(image, partners, 5).bias.value == pytest.approx(1)
     label = np.tile(np.arange(9), 20)
     x, y = (label % 3 + 0.5) / 3, (label // 3 + 0.5) / 3
-    found = place_bias(label, x, y, 9)
+    found = position_bias(label, x, y, 9)
     assert found.bias.value == pytest.approx(1)
     np.testing.assert_allclose(found.preference, 1)
 
 
 def test_what_cannot_be_told() -> None:
     none = np.zeros(0, dtype=np.int64)
-    assert company_bias(none, none, 3).bias.value is None
-    assert place_bias(none, np.zeros(0), np.zeros(0), 3).bias.value is None
+    assert cooccurrence_bias(none, none, 3).bias.value is None
+    assert position_bias(none, np.zeros(0), np.zeros(0), 3).bias.value is None
     alone = np.arange(5)
-    assert company_bias(alone, alone % 2, 2).bias.value is None  # no two objects in an image
+    assert cooccurrence_bias(alone, alone % 2, 2).bias.value is None  # no two objects in an image
     same = np.zeros(6, dtype=np.int64)
-    assert company_bias(alone[:3].repeat(2), same, 1).bias.value is None  # one class
+    assert cooccurrence_bias(alone[:3].repeat(2), same, 1).bias.value is None  # one class
 
 
 def test_entropy_and_information() -> None:
@@ -157,20 +157,20 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Objects]:
     return found
 
 
-def measured(objects: Objects) -> tuple[Company, Places]:
+def measured(objects: Objects) -> tuple[Cooccurrence, Positions]:
     classes = len(objects.names)
     return (
-        company_bias(objects.image, objects.label, classes),
-        place_bias(objects.label, objects.x, objects.y, classes),
+        cooccurrence_bias(objects.image, objects.label, classes),
+        position_bias(objects.label, objects.x, objects.y, classes),
     )
 
 
 def test_scenes_without_habits_have_no_bias_and_with_habits_a_clear_one(scenes: dict[str, Objects]) -> None:
-    company, places = measured(scenes["none"])
-    assert company.bias.value == pytest.approx(0, abs=0.02) and abs(company.bias.deviations or 9) < 4
+    cooccurrence, places = measured(scenes["none"])
+    assert cooccurrence.bias.value == pytest.approx(0, abs=0.02) and abs(cooccurrence.bias.deviations or 9) < 4
     assert places.bias.value == pytest.approx(0, abs=0.03) and abs(places.bias.deviations or 9) < 4
-    company, places = measured(scenes["habits"])
-    assert (company.bias.value or 0) > 0.25 and (company.bias.deviations or 0) > 30
+    cooccurrence, places = measured(scenes["habits"])
+    assert (cooccurrence.bias.value or 0) > 0.25 and (cooccurrence.bias.deviations or 0) > 30
     assert (places.bias.value or 0) > 0.15 and (places.bias.deviations or 0) > 20
 
 

@@ -93,9 +93,9 @@ def test_a_sample_is_chosen_by_the_ids(scenes: Path, tmp_path: Path) -> None:
 
 def test_bias_is_told_for_scenes_with_habits(scenes: Path) -> None:
     found = examine(scenes, RUN, LOOSE)
-    assert statuses(found)["company of classes"] == statuses(found)["places of classes"] == "note"
+    assert statuses(found)["class co-occurrence"] == statuses(found)["class positions"] == "note"
     assert found.objects is not None
-    assert found.objects.figures["company_bias"]["value"] > 0.2
+    assert found.objects.figures["cooccurrence_bias"]["value"] > 0.2
     assert all(pair["deviations"] > 4 or pair["deviations"] < -4 for pair in found.objects.figures["pairs"])
 
 

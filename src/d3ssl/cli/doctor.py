@@ -15,7 +15,7 @@ def run(argv: Sequence[str]) -> int:
     parser = make_parser(
         "doctor",
         "Look through a data set before money is spent on it: files that cannot be read, duplicates, sizes, channels,\n"
-        "annotations, objects an image, how much the classes go with their company and their places, and what a run\n"
+        "annotations, objects per image, how far neighbours and positions predict an object's class, and what a run\n"
         "would cost. Takes the options of `d3ssl pretrain`: what is fine for one recipe may fail in another.\n"
         "Exit status: 1 if training would fail (says which check, and the remedy), 0 otherwise, 2 for wrong options.",
         (

@@ -1,9 +1,9 @@
-"""How much an object's class goes with its company and with its place: what a network could use instead of the object.
+"""How much an object's class goes with its neighbours' classes and its position: what a network could use instead.
 
 Both are mutual information, adjusted for chance (Vinh, Epps and Bailey, JMLR 2010): 0 where classes are dealt to the
-objects at random, 1 where the company (or the class) tells everything. Chance is not taken from a formula but from
-``draws`` random assignments of the same classes to the same objects, which have the same number of objects in each
-image, the same frequent classes, and the same crowded middle.
+objects at random, 1 where the neighbour (or the position) determines the class. Chance is not taken from a formula but
+from ``draws`` random assignments of the same classes to the same objects, which have the same number of objects in each
+image, the same frequent classes, and the same preference for the middle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from d3ssl.seeds import numpy_generator
 
 COARSE = 3
-"""Rows and columns of the grid of places (3×3, as the position measurements of ``d3ssl diagnose``)."""
+"""Rows and columns of the grid of positions (3×3, as in the position measurements of ``d3ssl diagnose``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,7 @@ class Bias:
     """A mutual information against chance."""
 
     value: float | None
-    """(information − chance) / (entropy − chance): 0 no bias, 1 all; None: cannot be told (one class, no objects)."""
+    """(information − chance) / (entropy − chance): 0 no bias, 1 all; None: undefined (one class, no objects)."""
     deviations: float | None
     """(information − chance) in standard deviations of the random assignments."""
     information: float
@@ -37,7 +37,7 @@ class Bias:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Company:
+class Cooccurrence:
     """Which classes stand beside which."""
 
     bias: Bias
@@ -50,7 +50,7 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
+class Positions:
     """Where the classes stand, in a grid of 3×3."""
 
     bias: Bias
@@ -70,10 +70,10 @@ class Places:
             return np.where(self.expected > 0, 1 - self.entropy / self.expected, np.nan)
 
 
-def company_bias(
+def cooccurrence_bias(
     image: Int64[np.ndarray, "n"], label: Int64[np.ndarray, "n"], num_classes: int, draws: int = 20
-) -> Company:
-    """How much the class of one object of an image tells of the class of another.
+) -> Cooccurrence:
+    """How much the class of one object of an image says about the class of another.
 
     Args:
         image: number of the image of every object.
@@ -95,17 +95,17 @@ def company_bias(
         drawn.add(shares)
         chance.append(mutual_information(shares))
     bias = _bias(mutual_information(observed), chance, entropy(observed.sum(axis=1)))
-    return Company(bias=bias, share=observed, expected=drawn.mean, spread=drawn.deviation)
+    return Cooccurrence(bias=bias, share=observed, expected=drawn.mean, spread=drawn.deviation)
 
 
-def place_bias(
+def position_bias(
     label: Int64[np.ndarray, "n"],
     x: Float64[np.ndarray, "n"],
     y: Float64[np.ndarray, "n"],
     num_classes: int,
     draws: int = 20,
-) -> Places:
-    """How much the class of an object tells of its place.
+) -> Positions:
+    """How much the class of an object says about its position.
 
     Args:
         label: of every object, 0..num_classes − 1.
@@ -126,7 +126,9 @@ def place_bias(
         chance.append(mutual_information(table / len(label)))
     total = max(len(label), 1)
     bias = _bias(mutual_information(counts / total), chance, entropy(counts.sum(axis=0) / total))
-    return Places(bias=bias, counts=counts, entropy=_row_entropy(counts), expected=drawn.mean, spread=drawn.deviation)
+    return Positions(
+        bias=bias, counts=counts, entropy=_row_entropy(counts), expected=drawn.mean, spread=drawn.deviation
+    )
 
 
 def grid_cell(x: Float64[np.ndarray, "n"], y: Float64[np.ndarray, "n"], cells: int) -> Int64[np.ndarray, "n"]:

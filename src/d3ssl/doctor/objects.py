@@ -1,4 +1,4 @@
-"""Checks of the annotated objects: how many, of which sizes, in which company and where."""
+"""Checks of the annotated objects: how many, how large, beside which others and where."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float64, Int64
 
 from d3ssl.data.coco import CocoAnnotations
 from d3ssl.data.image_set import ImageSet
-from d3ssl.doctor.bias import Bias, Company, Places, company_bias, place_bias
+from d3ssl.doctor.bias import Bias, Cooccurrence, Positions, cooccurrence_bias, position_bias
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent
 from d3ssl.doctor.look import GOOD
 from d3ssl.doctor.scan import Scan
@@ -21,7 +21,7 @@ _SURE = 4.0
 _MARKED = 0.1
 _TOP_PAIRS = 20
 _LEAST_OBJECTS = 20
-"""Objects a class needs for its place preference to be listed among the strongest."""
+"""Least objects of a class whose position preference is listed among the strongest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,8 @@ class ObjectReport:
     figures: dict[str, Any]
     """Plain data."""
     objects: Objects
-    company: Company
-    places: Places
+    cooccurrence: Cooccurrence
+    positions: Positions
 
 
 def gather_objects(annotations: CocoAnnotations) -> Objects:
@@ -80,22 +80,22 @@ def check_annotated(images: ImageSet, chosen: list[int], scan: Scan, run: RunCon
     annotations = images.annotations
     assert annotations is not None
     objects = gather_objects(annotations)
-    company = company_bias(objects.image, objects.label, len(objects.names), draws)
-    places = place_bias(objects.label, objects.x, objects.y, len(objects.names), draws)
+    cooccurrence = cooccurrence_bias(objects.image, objects.label, len(objects.names), draws)
+    positions = position_bias(objects.label, objects.x, objects.y, len(objects.names), draws)
     checks = [
         _same_size(images, annotations, chosen, scan, run),
         *_amounts(images, objects),
-        _bias_check("company of classes", company.bias, "the class of an object beside it tells of an object's class",
-                    "--method.decouple true is made for this; measure it with d3ssl diagnose."),
-        _bias_check("places of classes", places.bias, "the class tells where an object stands",
-                    "--method.deposition true is made for this; measure it with d3ssl diagnose."),
+        _bias_check("class co-occurrence", cooccurrence.bias, "the class of a neighbour predicts an object's class",
+                    "--method.decouple true addresses this; measure it with d3ssl diagnose."),
+        _bias_check("class positions", positions.bias, "the class predicts an object's position",
+                    "--method.deposition true addresses this; measure it with d3ssl diagnose."),
     ]  # fmt: skip
     return ObjectReport(
         checks=checks,
-        figures=_figures(objects, company, places),
+        figures=_figures(objects, cooccurrence, positions),
         objects=objects,
-        company=company,
-        places=places,
+        cooccurrence=cooccurrence,
+        positions=positions,
     )
 
 
@@ -146,35 +146,35 @@ def _amounts(images: ImageSet, objects: Objects) -> list[Check]:
     quartiles = np.quantile(counts, [0.25, 0.5, 0.75, 1.0]) if total else np.zeros(4)
     low, middle, high, most = (f"{value:g}" for value in quartiles)
     text = f"{len(objects.label)} objects; an image has {middle} (middle half: {low} to {high}; at most {most})"
-    return [*checks, Check(name="objects an image", status="ok", finding=text)]
+    return [*checks, Check(name="objects per image", status="ok", finding=text)]
 
 
 def _bias_check(name: str, bias: Bias, what: str, remedy: str) -> Check:
     if bias.value is None:
-        return Check(name=name, status="ok", finding="cannot be told: one class, or no objects together")
+        return Check(name=name, status="ok", finding="undefined: one class, or no image with two objects")
     sure = bias.deviations is not None and bias.deviations > _SURE
-    amount = f"{bias.value:.2f} (0 chance, 1 wholly; {bias.deviations or 0:.0f} standard deviations above chance)"
+    amount = f"{bias.value:.2f} (0: chance, 1: fully; {bias.deviations or 0:.0f} standard deviations above chance)"
     if not sure:
-        return Check(name=name, status="ok", finding=f"not surely more than by chance: {amount}")
+        return Check(name=name, status="ok", finding=f"not clearly above chance: {amount}")
     word = "markedly" if bias.value >= _MARKED else "slightly"
     return Check(name=name, status="note", finding=f"{what} {word}: {amount}.", remedy=remedy)
 
 
-def _figures(objects: Objects, company: Company, places: Places) -> dict[str, Any]:
+def _figures(objects: Objects, cooccurrence: Cooccurrence, positions: Positions) -> dict[str, Any]:
     class_objects = np.bincount(objects.label, minlength=len(objects.names))
     return {
         "objects": len(objects.label),
         "images_by_number_of_objects": np.bincount(objects.per_image).tolist() if len(objects.per_image) else [],
-        "company_bias": _plain(company.bias),
-        "place_bias": _plain(places.bias),
-        "pairs": _pairs(objects, company),
+        "cooccurrence_bias": _plain(cooccurrence.bias),
+        "position_bias": _plain(positions.bias),
+        "pairs": _pairs(objects, cooccurrence),
         "classes": [
             {
                 "name": name,
                 "objects": int(class_objects[label]),
-                "place_entropy": _number(places.entropy[label]),
-                "place_entropy_by_chance": _number(places.expected[label]),
-                "place_preference": _number(places.preference[label]),
+                "position_entropy": _number(positions.entropy[label]),
+                "position_entropy_by_chance": _number(positions.expected[label]),
+                "position_preference": _number(positions.preference[label]),
             }
             for label, name in enumerate(objects.names)
         ],
@@ -195,12 +195,12 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _pairs(objects: Objects, company: Company) -> list[dict[str, Any]]:
+def _pairs(objects: Objects, cooccurrence: Cooccurrence) -> list[dict[str, Any]]:
     """The pairs of classes that are furthest above and below chance, in its standard deviations."""
-    if company.bias.value is None:
+    if cooccurrence.bias.value is None:
         return []
     floor = 0.5 / max(len(objects.label), 1)
-    apart = (company.share - company.expected) / np.maximum(company.spread, floor)
+    apart = (cooccurrence.share - cooccurrence.expected) / np.maximum(cooccurrence.spread, floor)
     apart[np.tril_indices(len(apart), k=-1)] = 0
     order = np.argsort(-np.abs(apart), axis=None, kind="stable")[:_TOP_PAIRS]
     found = []
@@ -209,15 +209,15 @@ def _pairs(objects: Objects, company: Company) -> list[dict[str, Any]]:
             found.append(
                 {
                     "classes": [objects.names[one], objects.names[other]],
-                    "lift": float(company.share[one, other] / max(company.expected[one, other], 1e-12)),
+                    "lift": float(cooccurrence.share[one, other] / max(cooccurrence.expected[one, other], 1e-12)),
                     "deviations": float(apart[one, other]),
                 }
             )
     return found
 
 
-def strongest_places(report: ObjectReport, most: int) -> list[int]:
-    """Labels of the classes with the strongest preference for places, of those with enough objects."""
-    preference = np.where(report.places.counts.sum(axis=1) >= _LEAST_OBJECTS, report.places.preference, np.nan)
+def strongest_positions(report: ObjectReport, most: int) -> list[int]:
+    """Labels of the classes with the strongest preference for positions, of those with enough objects."""
+    preference = np.where(report.positions.counts.sum(axis=1) >= _LEAST_OBJECTS, report.positions.preference, np.nan)
     order = np.argsort(-np.nan_to_num(preference, nan=-np.inf), kind="stable")[:most]
     return [int(label) for label in order if np.isfinite(preference[label])]

@@ -13,7 +13,7 @@ from d3ssl.data.images import read_reduced
 from d3ssl.data.place import Place
 from d3ssl.doctor.bias import grid_cell
 from d3ssl.doctor.look import GOOD
-from d3ssl.doctor.objects import ObjectReport, Objects, strongest_places
+from d3ssl.doctor.objects import ObjectReport, Objects, strongest_positions
 from d3ssl.errors import InputError
 
 _TILE, _GAP, _TEXT = 96, 4, 14
@@ -77,13 +77,15 @@ def draw_counts(objects: Objects) -> bytes:
     return page.plot_png(plot)
 
 
-def draw_company(report: ObjectReport) -> bytes:
+def draw_cooccurrence(report: ObjectReport) -> bytes:
     """log2 of how much more often two classes stand side by side than by chance, of the most frequent classes."""
     amounts = np.bincount(report.objects.label, minlength=len(report.objects.names))
     shown = np.argsort(-amounts, kind="stable")[:_CLASSES]
     shown = shown[amounts[shown] > 0]
     floor = 0.5 / max(len(report.objects.label), 1)
-    share, expected = (values[np.ix_(shown, shown)] for values in (report.company.share, report.company.expected))
+    share, expected = (
+        values[np.ix_(shown, shown)] for values in (report.cooccurrence.share, report.cooccurrence.expected)
+    )
     lift = np.log2((share + floor) / (expected + floor))
     plot = Figure(figsize=(8, 7), layout="constrained")
     axes = plot.add_subplot()
@@ -96,13 +98,14 @@ def draw_company(report: ObjectReport) -> bytes:
     return page.plot_png(plot)
 
 
-def draw_places(report: ObjectReport) -> bytes:
+def draw_positions(report: ObjectReport) -> bytes:
     """Maps of the centres: of all objects, then of the classes with the strongest preference."""
     objects = report.objects
-    labels = strongest_places(report, _MAPS)
+    labels = strongest_positions(report, _MAPS)
     maps = [("all objects", np.ones(len(objects.label), dtype=bool))]
     maps += [
-        (f"{objects.names[label]} ({report.places.preference[label]:.2f})", objects.label == label) for label in labels
+        (f"{objects.names[label]} ({report.positions.preference[label]:.2f})", objects.label == label)
+        for label in labels
     ]
     rows = (len(maps) + 3) // 4
     plot = Figure(figsize=(8, 2.2 * rows), layout="constrained")

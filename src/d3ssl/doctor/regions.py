@@ -62,4 +62,4 @@ def _amounts(images: ImageSet, table: RegionTable) -> Check:
     )
     listed = tuple(images.ids[i] for i in np.flatnonzero(single)[:MAX_LISTED])
     remedy = "lower --min_share of d3ssl regions, or choose another --method." if status == "warning" else ""
-    return Check(name="regions an image", status=status, finding=text, remedy=remedy, count=number, images=listed)
+    return Check(name="regions per image", status=status, finding=text, remedy=remedy, count=number, images=listed)

@@ -7,7 +7,7 @@ from pathlib import Path
 from d3ssl import page
 from d3ssl.doctor.check import Check
 from d3ssl.doctor.examination import Examination
-from d3ssl.doctor.pictures import draw_company, draw_counts, draw_group, draw_places, draw_sizes
+from d3ssl.doctor.pictures import draw_cooccurrence, draw_counts, draw_group, draw_positions, draw_sizes
 
 _SHOWN = ("tiny images", "long images", "blank images", "channels", "annotated sizes", "turned by EXIF",
           "images without objects")  # fmt: skip
@@ -33,11 +33,12 @@ def _verdict(found: Examination) -> list[str]:
     else:
         lines = ["Nothing was found that would make training fail."]
     if warnings:
-        lines.append(f"To be looked at first: {', '.join(check.name for check in warnings)}.")
+        lines.append(f"Look at these first: {', '.join(check.name for check in warnings)}.")
     if found.objects is not None:
-        for what, bias in (("company", found.objects.company.bias), ("place", found.objects.places.bias)):
+        both = {"neighbours": found.objects.cooccurrence.bias, "positions": found.objects.positions.bias}
+        for what, bias in both.items():
             if bias.value is not None:
-                lines.append(f"Of an object's class, its {what} tells {bias.value:.2f} (0: chance, 1: wholly).")
+                lines.append(f"How well {what} predict an object's class: {bias.value:.2f} (0: chance, 1: fully).")
     return lines
 
 
@@ -51,7 +52,7 @@ def _offenders(found: Examination) -> list[str]:
     parts = []
     for kind, caption in (
         ("exact", "Copies: the same file more than once."),
-        ("near", "Near duplicates, a group a row."),
+        ("near", "Near duplicates, one group per row."),
     ):
         groups = found.files.groups.get(kind, [])[:_GROUPS]
         if groups:
@@ -62,7 +63,7 @@ def _offenders(found: Examination) -> list[str]:
         if check.name in _SHOWN and check.images and check.status != "ok":
             row = [(name, paths[name]) for name in check.images]
             parts.append(page.figure(draw_group([row]), f"{check.name}: {check.finding}"))
-    return [page.heading("The images concerned"), *parts] if parts else []
+    return [page.heading("Images with problems"), *parts] if parts else []
 
 
 def _objects(found: Examination) -> list[str]:
@@ -71,18 +72,18 @@ def _objects(found: Examination) -> list[str]:
         return []
     parts = [
         page.heading("Objects"),
-        page.figure(draw_counts(report.objects), "Objects an image."),
-        page.heading("In whose company"),
+        page.figure(draw_counts(report.objects), "Objects per image."),
+        page.heading("Which classes appear together"),
         page.figure(
-            draw_company(report),
-            "How often a class stands beside another, against chance (the same objects, classes dealt at random): "
+            draw_cooccurrence(report),
+            "How often two classes share an image, compared with chance (classes assigned at random): "
             "red more often, blue less often; the classes with the most objects.",
         ),
-        page.heading("Where they stand"),
+        page.heading("Where they are"),
         page.figure(
-            draw_places(report),
-            "Centres of all objects, then of the classes with the strongest preference for places (0: stands where "
-            "all objects do, 1: in one of nine cells).",
+            draw_positions(report),
+            "Centres of all objects, then of the classes with the strongest preference for positions (0: placed as "
+            "all objects are, 1: always in one of nine cells).",
         ),
     ]
     return parts
@@ -92,5 +93,5 @@ def _facts(found: Examination) -> dict[str, str]:
     facts = {"data": found.data, "images": str(len(found.images)), "looked at": str(len(found.chosen))}
     figures = found.files.figures
     facts["channels"] = ", ".join(f"{number} of {kind}" for kind, number in figures["channels"].items())
-    facts["bits a channel"] = ", ".join(f"{number} of {kind}" for kind, number in figures["bits"].items())
+    facts["bits per channel"] = ", ".join(f"{number} of {kind}" for kind, number in figures["bits"].items())
     return facts
