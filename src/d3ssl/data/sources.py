@@ -22,6 +22,7 @@ from d3ssl.data.shards.members import read_members
 from d3ssl.data.shards.tar import compressed
 from d3ssl.data.trees import VOC_OBJECT_PARTS, ade_folder, voc_folder, voc_list_folder
 from d3ssl.data.voc import voc_annotations
+from d3ssl.data.yolo import yolo_annotations, yolo_file
 from d3ssl.errors import InputError, first_names
 from d3ssl.files import read_json
 
@@ -36,6 +37,7 @@ def open_images(data: str | Path) -> ImageSet:
     - ADE20K scene parsing: ``ADEChallengeData2016`` or the folder above (the training images, without objects);
     - Open Images: a file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, with its class names beside it and the
       images in a folder named like the split;
+    - YOLO: a ``data.yaml``, or the folder that holds one (the training images);
     - a list: a text file (``.txt``) with one image path a line, relative to its folder;
     - tar shards: a folder of them (with ``annotations.json`` beside, if any), one ``.tar``, or a pattern such as
       ``shards/{000..012}.tar``.
@@ -61,17 +63,31 @@ def open_images(data: str | Path) -> ImageSet:
         return _named(path, path.parent, read_image_list(path))
     if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists():
         return open_box_file(path)
+    if file := yolo_file(path):
+        return open_yolo(file)
     remedy = (
         f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), a tree "
-        "of Pascal VOC or ADE20K, a file of boxes of Open Images (.csv), a list of images (.txt), or tar shards "
-        "('DIR/{000..012}.tar')."
+        "of Pascal VOC or ADE20K, a YOLO data.yaml, a file of boxes of Open Images (.csv), a list (.txt), or tar "
+        "shards ('DIR/{000..012}.tar')."
     )
     if path.exists():
         raise InputError("is neither a folder nor an annotations file nor a list", path=path, remedy=remedy)
     raise InputError("no such file or folder", path=path, remedy=remedy)
 
 
+def open_yolo(file: Path, split: str = "train") -> ImageSet:
+    """The images that a split of a YOLO data file names.
+
+    Raises:
+        InputError: as ``yolo_annotations``.
+    """
+    root, annotations = yolo_annotations(file, split)
+    return _named(file, root, annotations)
+
+
 def _open_tree(root: Path) -> ImageSet:
+    if file := yolo_file(root):
+        return open_yolo(file)
     if tree := voc_folder(root, VOC_OBJECT_PARTS):
         return _named(tree, tree / "JPEGImages", voc_annotations(tree))
     if tree := ade_folder(root):

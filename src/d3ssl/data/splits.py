@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
-from d3ssl.data.sources import open_images
+from d3ssl.data.sources import open_images, open_yolo
 from d3ssl.data.trees import VOC_OBJECT_PARTS, voc_folder, voc_list_folder
+from d3ssl.data.yolo import yolo_file, yolo_splits
 from d3ssl.errors import InputError
 
 
@@ -26,17 +27,24 @@ def open_parts(data: str | Path) -> Parts | None:
     - a folder with ``train`` and ``val``, each with its ``annotations.json``;
     - Pascal VOC: a tree (its lists ``ImageSets/Main/train.txt`` and ``val.txt``), or a list ``train.txt`` of it with
       ``val.txt`` beside it, such as that of ``ImageSets/Segmentation``, whose images have masks;
+    - a YOLO data file that names ``train`` and ``val``, or the folder that holds it;
     - COCO as it is unpacked: ``annotations/instances_train*.json`` and ``instances_val*.json``, one of each.
 
     Raises:
         InputError: a part cannot be opened, or the two have different categories.
     """
     root = Path(data)
+    if (file := yolo_file(root)) and {"train", "val"} <= set(yolo_splits(file)):
+        return _checked(open_yolo(file, "train"), open_yolo(file, "val"), f"the splits train and val of {file.name}")
     found = _folders(root) or _voc_lists(root) or _coco_files(root)
     if found is None:
         return None
     *paths, rule = found
     train, val = (open_images(path) for path in paths)
+    return _checked(train, val, rule)
+
+
+def _checked(train: ImageSet, val: ImageSet, rule: str) -> Parts:
     check_categories(train, val)
     return Parts(train, val, rule)
 
