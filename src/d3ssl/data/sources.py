@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from d3ssl.data.arrow import arrow_folder, open_arrow
 from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco, without_collector
 from d3ssl.data.folders import images_folder, is_below
 from d3ssl.data.image_list import read_image_list
@@ -38,6 +39,7 @@ def open_images(data: str | Path) -> ImageSet:
     - Open Images: a file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, with its class names beside it and the
       images in a folder named like the split;
     - YOLO: a ``data.yaml``, or the folder that holds one (the training images);
+    - a Hugging Face data set on disk (``save_to_disk``): a split, or a dictionary of them (its ``train``);
     - a list: a text file (``.txt``) with one image path a line, relative to its folder;
     - tar shards: a folder of them (with ``annotations.json`` beside, if any), one ``.tar``, or a pattern such as
       ``shards/{000..012}.tar``.
@@ -85,9 +87,19 @@ def open_yolo(file: Path, split: str = "train") -> ImageSet:
     return _named(file, root, annotations)
 
 
+def _open_arrow(folder: Path) -> ImageSet:
+    found, annotations = open_arrow(folder)
+    order = sorted(range(len(found)), key=list(found).__getitem__)
+    ids = tuple(sorted(found))
+    annotations = None if annotations is None else annotations.subset(order)
+    return ImageSet(root=folder, paths=tuple(found[name] for name in ids), ids=ids, annotations=annotations)
+
+
 def _open_tree(root: Path) -> ImageSet:
     if file := yolo_file(root):
         return open_yolo(file)
+    if folder := arrow_folder(root):
+        return _open_arrow(folder)
     if tree := voc_folder(root, VOC_OBJECT_PARTS):
         return _named(tree, tree / "JPEGImages", voc_annotations(tree))
     if tree := ade_folder(root):
