@@ -36,7 +36,7 @@ def as_png(array: np.ndarray) -> bytes:
 def save(
     folder: Path, names: list[str | None], objects: list[Any] | None = None, files: int = 2, **options: Any
 ) -> Path:
-    """Row r shows ``pixels(r)``; the rows are divided over some files, of two record batches each where there are enough."""
+    """Row r shows ``pixels(r)``; the rows are divided over some files, in record batches of two."""
     folder.mkdir(parents=True)
     images = [{"bytes": as_png(pixels(row)), "path": name} for row, name in enumerate(names)]
     columns: dict[str, Any] = {
