@@ -189,7 +189,7 @@ def _notes(ids: list[str], scan: Scan) -> list[Check]:
     total = int(good.sum())
     deep, turned = good & (scan.facts["bits"] > 8), good & (scan.facts["orientation"] > 1)
     found = (
-        ("bit depth", deep, "have 16 bits a channel; they are read as 8"),
+        ("bit depth", deep, "have 16 bits a channel; they are read as 8, by the bits that each of them uses"),
         ("turned by EXIF", turned, "are stored turned or mirrored; they are read upright, as annotations must be"),
     )
     checks = []

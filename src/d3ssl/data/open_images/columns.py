@@ -202,14 +202,14 @@ def open_text(path: Path) -> io.TextIOWrapper:
 
 def _unpacked(path: Path, raw: io.BufferedReader) -> io.BufferedReader:
     """The content of a file that may be compressed; owns ``raw``."""
-    return io.BufferedReader(_Unpacked(raw), _PIECE) if path.suffix == ".gz" else raw
+    return io.BufferedReader(_Unpacked(path, raw), _PIECE) if path.suffix == ".gz" else raw
 
 
 class _Unpacked(io.RawIOBase):
     """What is in a gzip file, up to what a text can be: a few kilobytes may hold gigabytes of nothing."""
 
-    def __init__(self, raw: io.BufferedReader) -> None:
-        self._raw, self._content = raw, gzip.GzipFile(fileobj=raw)
+    def __init__(self, path: Path, raw: io.BufferedReader) -> None:
+        self._path, self._raw, self._content = path, raw, gzip.GzipFile(fileobj=raw)
         self._left = MAX_EXPANSION * os.fstat(raw.fileno()).st_size + _SMALL
 
     def readable(self) -> bool:
@@ -222,7 +222,8 @@ class _Unpacked(io.RawIOBase):
             raise OSError(f"it is damaged ({error})") from error
         self._left -= found
         if self._left < 0:
-            raise OSError(f"it expands to more than {MAX_EXPANSION} times its size, as no table does")
+            problem = f"expands to more than {MAX_EXPANSION} times its size, as no table does"
+            raise InputError(problem, path=self._path, remedy=_REMEDY)
         return found
 
     def close(self) -> None:
