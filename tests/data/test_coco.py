@@ -17,7 +17,9 @@ from pycocotools import mask as oracle
 from benchmarks.coco import made_up
 from d3ssl.data.coco import CocoAnnotations, read_coco
 from d3ssl.data.masks import pack_masks
+from d3ssl.doctor.annotations import bad_objects, check_objects
 from d3ssl.errors import InputError
+from d3ssl.files import read_json
 
 
 def as_text(counts: Any) -> str:
@@ -275,3 +277,39 @@ def test_an_image_that_is_said_to_be_of_more_pixels_than_are_read_is_refused(tmp
     content["annotations"] = content["annotations"][:1]
     with pytest.raises(InputError, match="image 7 has height 100000 and width 100000"):
         read(tmp_path, content)
+
+
+@pytest.mark.parametrize("wrong", [None, True, 1.5, [], {}, [1], {"a": 1}, 2**70, "7", float("nan")])
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("images", "id"),
+        ("images", "height"),
+        ("images", "file_name"),
+        ("categories", "id"),
+        ("categories", "name"),
+        ("annotations", "id"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+        ("annotations", "bbox"),
+    ],
+)
+def test_fields_of_the_wrong_type_are_input_errors(tmp_path: Path, part: str, key: str, wrong: Any) -> None:
+    content = document()
+    content[part][1][key] = wrong
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    if isinstance(wrong, str) and key in ("file_name", "name"):
+        read_coco(tmp_path / "annotations.json")
+        return
+    with pytest.raises(InputError):
+        read_coco(tmp_path / "annotations.json")
+    examine_annotations(tmp_path)
+
+
+def examine_annotations(folder: Path) -> None:
+    """What the doctor says of an annotations file; images need not be there."""
+    try:
+        found = bad_objects(read_json(folder / "annotations.json"))
+    except InputError:  # no JSON
+        return
+    assert found is None or check_objects(*found)

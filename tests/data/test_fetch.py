@@ -82,9 +82,9 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(part: str) -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up_after_the_patience() -> None:
-    with server(lambda connection, done: done.wait(10) and None) as address:
-        with pytest.raises(FetchError, match="the connection failed .*timed out"):
-            ask(address, timeout_s=0.2)
+    silent = server(lambda connection, done: done.wait(10) and None)
+    with silent as address, pytest.raises(FetchError, match=r"the connection failed .*timed out"):
+        ask(address, timeout_s=0.2)
 
 
 @pytest.mark.parametrize("place", ["ftp://127.0.0.1:1/a.jpg", "file:///etc/hostname"])

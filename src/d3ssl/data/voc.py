@@ -19,6 +19,7 @@ from d3ssl.files import open_file, read_text
 
 DEFAULT_LIST = "ImageSets/Main/trainval.txt"
 """The images of a tree that is named as a whole."""
+_MAX_SIDE = 2**31
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -91,6 +92,8 @@ def _read_xml(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
         with open_file(path) as file:
             root = ElementTree.parse(file).getroot()
         height, width = (int(_text(root, f"size/{side}")) for side in ("height", "width"))
+        if max(abs(height), abs(width)) > _MAX_SIDE:
+            raise ValueError(f"a side of more than {_MAX_SIDE} px")
         objects = [
             {
                 "name": _text(node, "name"),
