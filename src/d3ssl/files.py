@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from d3ssl.errors import D3sslError, InputError
+
+_INTEGER_DIGITS = 18
+"""Of an integer in JSON, its sign included: all of these fit into 64 bits, as arrays keep them."""
 
 
 @contextmanager
@@ -105,15 +110,60 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def only_files(path: str | bytes | os.PathLike[str], flags: int) -> int:
+    """The ``opener`` of ``open`` for whatever a user names or keeps in a folder: pipes and devices, which have no end
+    or are waited for, are refused whatever they are called.
+
+    Raises:
+        OSError: no such file, or no regular one.
+    """
+    handle = os.open(path, flags | os.O_NONBLOCK)  # or opening a pipe would wait for its writer
+    mode = os.fstat(handle).st_mode
+    if stat.S_ISREG(mode):
+        return handle
+    os.close(handle)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file", os.fspath(path))
+
+
+def open_file(path: str | Path) -> io.BufferedReader:
+    """Open a regular file for reading its bytes.
+
+    Raises:
+        OSError: as ``only_files``.
+    """
+    return open(path, "rb", opener=only_files)
+
+
+def read_text(path: str | Path, encoding: str = "utf-8") -> str:
+    """The text of a regular file.
+
+    Raises:
+        OSError: as ``only_files``.
+        UnicodeDecodeError: it is no such text.
+    """
+    with open(path, encoding=encoding, opener=only_files) as file:
+        return file.read()
+
+
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file, with a clear error when it is missing or damaged."""
+    """Read a JSON file, with a clear error when it is missing or damaged. Integers have 64 bits at most."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path), parse_int=_integer)
     except FileNotFoundError as error:
         raise InputError("no such file", path=path, remedy="check the path.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="check the path.") from error
+    except (ValueError, RecursionError) as error:
         remedy = "the file is damaged or of another kind; make it again."
         raise InputError(f"is not valid JSON ({error})", path=path, remedy=remedy) from error
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _INTEGER_DIGITS:
+        raise ValueError(f"the integer {digits[:30]}… has more than {_INTEGER_DIGITS} digits")
+    return int(digits)
 
 
 def digest(*parts: bytes | str) -> str:

@@ -15,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from d3ssl.files import write_text
@@ -108,10 +109,19 @@ def figure(png: bytes, caption: str) -> str:
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
-def plot_png(plot: Figure) -> bytes:
-    """A matplotlib figure as PNG; it is closed."""
+def plot_png(plot: Figure, dpi: int = 150) -> bytes:
+    """A matplotlib figure as PNG; it is closed. Names are shown as they are, those with dollar signs too, which
+    matplotlib would take for formulas."""
+    for axes in plot.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # makes them, where the names of bars are
+    for text in plot.findobj(Text):
+        assert isinstance(text, Text)
+        if (
+            "$" in text.get_text() and "\\mathdefault" not in text.get_text()
+        ):  # what matplotlib's own numbers begin with
+            text.set_parse_math(False)
     buffer = io.BytesIO()
-    plot.savefig(buffer, format="png", dpi=150)
+    plot.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     plt.close(plot)
     return buffer.getvalue()
 

@@ -170,7 +170,7 @@ def breaks(data: Path, out: Path, run: RunConfig) -> bool:
     ],
 )  # fmt: skip
 def test_training_fails_where_the_doctor_says_so(tmp_path: Path, name: str | None, run: RunConfig, fails: bool) -> None:
-    data = good_images(tmp_path / "data", 16)
+    data = good_images(tmp_path / "data", 8)
     for file, save in PLANTED.values():
         if file == name:
             save(data / file)

@@ -83,6 +83,18 @@ def test_cells_are_kept_until_weights_options_or_seed_change(tmp_path: Path) -> 
     assert last.calls == 2
 
 
+@pytest.mark.parametrize("content", ['{"fingerprint": "', "[]", "null", '{"metrics": {}}', "\\xff", None])
+def test_a_damaged_cell_is_measured_again(tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture) -> None:
+    whole = compare(Weight(), rows("a"), 1, tmp_path)
+    (path,) = tmp_path.glob("cells/*/*/cell.json")
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps(kept | {"metrics": None}) if content is None else content)
+    task = Weight()
+    assert compare(task, rows("a"), 1, tmp_path)["mean"] == whole["mean"]
+    assert task.calls == 1
+    assert json.loads(path.read_text()) == kept
+
+
 def test_a_cell_that_was_broken_off_is_measured_again(tmp_path: Path) -> None:
     class Failing(Weight):
         def measure(self, backbone: Backbone, seed: int, folder: Path) -> dict[str, Any]:

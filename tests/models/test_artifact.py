@@ -159,7 +159,16 @@ def test_damaged_and_exchanged_files(run: Path) -> None:
         ("timm_name", "test_resnet2", "unknown timm network"),
         ("timm_name", "resnet10t", r"does not fit timm's 'resnet10t' of 3 channels: 6 unexpected keys \(.*, …\); "),
         ("region_path", "fpn", "lacks or misstates region_path"),
-        ("in_channels", 4, r"conv1.0 takes 3 channels, the images have 4(.|\n)*in_channels=3"),
+        ("in_channels", 4, "lacks or misstates in_channels, mean or std"),
+        *(("in_channels", value, "lacks or misstates in_channels") for value in (10**9, -3, 0, True, 3.0)),
+        *(("input_size", value, "lacks or misstates input_size") for value in (10**9, -1)),
+        *(("roi_size", value, "lacks or misstates roi_size") for value in (10**6, 0)),
+        ("mean", [0.5, float("inf"), 0.5], "lacks or misstates mean"),
+        ("mean", [[0.5], 0.5, 0.5], "lacks or misstates mean"),
+        ("std", [0.5, 0.0, 0.5], "lacks or misstates std"),
+        ("std", [0.5, 0.5], "lacks or misstates in_channels, mean or std"),
+        ("region_path", [], "lacks or misstates region_path"),
+        ("library", [], "lacks or misstates library"),
         ("library", "torch", "lacks or misstates library"),
     ):
         manifest.write_text(json.dumps(json.loads(text) | {key: value}))

@@ -1,5 +1,6 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,51 @@ def test_impossible_boxes_are_errors(tmp_path: Path, box: tuple[float, ...]) -> 
     write_regions(tmp_path / "r.parquet", table)
     with pytest.raises(InputError, match=r"folder/3\.jpg, which is degenerate or outside"):
         read_regions(tmp_path / "r.parquet")
+
+
+def test_columns_that_others_added_are_passed_over(tmp_path: Path) -> None:
+    """As pandas does with its index, and people with remarks."""
+    path = tmp_path / "r.parquet"
+    table = make_table()
+    write_regions(path, table)
+    stored = pq.read_table(path)
+    remarks = pa.array(["remark"] * len(stored))
+    added = stored.append_column("remark", remarks).append_column("__index_level_0__", pa.array(range(len(stored))))
+    order = ["remark", *reversed(stored.column_names), "__index_level_0__"]
+    pq.write_table(added.select(order).replace_schema_metadata(stored.schema.metadata), path)
+    found = read_regions(path)
+    assert found.ids == table.ids
+    for one, other in zip(found.boxes, table.boxes, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("height", ["tall"]),
+        ("id", [None]),
+        ("boxes", [None]),
+        ("boxes", [[[1.0, 2.0]]]),
+        ("boxes", [[None]]),
+        ("boxes", [[[None, 1.0, 2.0, 3.0]]]),
+        ("label_map", ["text"]),
+        ("height", [2**40]),
+        ("width", [None]),
+    ],
+)
+def test_columns_of_other_kinds_are_errors(tmp_path: Path, name: str, values: list[Any]) -> None:
+    path = tmp_path / "r.parquet"
+    table = make_table()
+    write_regions(path, table)
+    stored = pq.read_table(path)
+    place = stored.column_names.index(name)
+    changed = stored.set_column(place, name, pa.array(values * len(stored)))
+    pq.write_table(changed.replace_schema_metadata(stored.schema.metadata), path)
+    if (name, values) == ("label_map", ["text"]):
+        assert read_regions(path).label_maps[0] == b"text"  # no PNG: told where it is decoded
+        return
+    with pytest.raises(InputError, match=r"r\.parquet: "):
+        read_regions(path)
 
 
 def test_an_image_without_regions_or_named_twice_is_an_error(tmp_path: Path) -> None:

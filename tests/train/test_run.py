@@ -199,7 +199,7 @@ def test_unreadable_images_are_skipped_and_counted_up_to_a_share(
     (data / "003.png").write_bytes((data / "003.png").read_bytes()[: size // 2] + b"\0" * (size - size // 2))
     more = ["--regions", str(tmp_path / "r.parquet")]
     base = ["pretrain", "--config", str(tiny_yaml), "--data", str(data), *more]
-    assert main([*base, "--out", str(tmp_path / "strict"), "--canvas.max_bad_share", "0.05"]) == 2
+    assert main([*base, "--out", str(tmp_path / "strict"), "--canvas.max_bad_share", "0"]) == 2
     error = capfd.readouterr().err
     assert "003.png" in error
     assert "max_bad_share" in error

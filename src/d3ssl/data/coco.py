@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from d3ssl.console import warn
+from d3ssl.data.images import MAX_PIXELS
 from d3ssl.data.masks import ObjectMasks, pack_masks
 from d3ssl.errors import InputError
 from d3ssl.files import read_json
@@ -171,7 +172,7 @@ def parse_coco(
     _unique(path, "image", "file_name", file_names)
     sizes = np.array([_column(path, images, "image", key, (int,)) for key in ("height", "width")], dtype=np.int64).T
     sizes = sizes.reshape(-1, 2)
-    for row in np.flatnonzero((sizes <= 0).any(axis=1))[:1]:
+    for row in np.flatnonzero((sizes <= 0).any(axis=1) | (sizes.astype(float).prod(axis=1) > MAX_PIXELS))[:1]:
         problem = f"image {image_ids[row]} has height {sizes[row, 0]} and width {sizes[row, 1]}"
         raise InputError(problem, path=path, remedy="write the image's true size.")
 

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from d3ssl.data.folders import is_below, missing_files
 from d3ssl.errors import InputError
+from d3ssl.files import read_text
 
 
 def read_image_list(file: Path) -> tuple[str, ...]:
@@ -18,7 +19,7 @@ def read_image_list(file: Path) -> tuple[str, ...]:
             in the list already; or a list without images.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file, "utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read as a list of images ({error})"
         raise InputError(problem, path=file, remedy="a list is UTF-8 text with one image path a line.") from error

@@ -26,6 +26,8 @@ IMAGE_SUFFIXES = frozenset(
 """Lower-case suffixes of the files that count as images in a folder. What a file is, its content decides."""
 MAX_PIXELS = 178_956_970
 """Height times width above which a file is refused unseen: where PIL refuses too (0.5 GB as RGB)."""
+BYTES_PER_PIXEL = 3
+"""For files of many channels or of 16 bits, the limit is of the bytes that so many pixels have as 8-bit RGB."""
 _NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 _ORIENTATION = 0x0112
@@ -49,8 +51,8 @@ def image_size(path: str | Place) -> tuple[int, int]:
 def read_image(path: str | Place, *, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "H W C"]:
     """Read a whole image: 0..255, upright (EXIF orientation applied), one or more channels.
 
-    Grey gives one channel; palettes, CMYK and the like become RGB; alpha is dropped. 16 bits become 8 by division by
-    257 (16-bit colour PNGs by keeping the high byte, which differs by one level at most). TIFF and NumPy files
+    Grey gives one channel; palettes, CMYK and the like become RGB; alpha is dropped. 16 bits become 8 by the
+    bits that the image uses, see ``to_eight_bits`` (16-bit colour PNGs: the high byte is kept). TIFF and NumPy files
     (``.npy`` of shape (H, W) or (H, W, C), uint8 or uint16) may have any number of channels. Animations: the
     first frame.
 
@@ -141,9 +143,10 @@ def _opened(path: Place, max_pixels: int) -> Iterator[StoredImage]:
             raise _damaged(path, error) from error
         except Image.DecompressionBombError as error:
             raise _too_large(path, "by its header", MAX_PIXELS) from error
-        pixels = stored.height * stored.width
-        if pixels > max_pixels:
-            raise _too_large(path, f"{stored.width}×{stored.height}", max_pixels)
+        if stored.height * stored.width > max_pixels or stored.bytes > BYTES_PER_PIXEL * max_pixels:
+            found = f"{stored.width}×{stored.height}"
+            found += f" of {stored.channels} channels" if stored.channels > BYTES_PER_PIXEL else ""
+            raise _too_large(path, found, max_pixels)
         yield stored
 
 
@@ -198,7 +201,8 @@ def _open_npy(file: BinaryIO) -> StoredImage:
         file.seek(0)
         return to_eight_bits(np.load(file, allow_pickle=False))
 
-    return StoredImage(height=shape[0], width=shape[1], bits=8 * dtype.itemsize, decode=decode)
+    channels = math.prod(shape[2:])
+    return StoredImage(height=shape[0], width=shape[1], bits=8 * dtype.itemsize, channels=channels, decode=decode)
 
 
 def _open_with_pil(file: BinaryIO) -> StoredImage:

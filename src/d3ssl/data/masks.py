@@ -11,6 +11,10 @@ import numpy as np
 from faster_coco_eval.core import mask as rle
 from jaxtyping import Bool, Float64, Int64
 
+MAX_OUTLINE = 2_000_000
+"""Longest outline of an object's polygons, px, with the ways from the image's corner and back: drawing takes some 100
+bytes a pixel of it, so that a corner at 1e8 would take gigabytes."""
+
 
 @runtime_checkable
 class ObjectMasks(Protocol):
@@ -136,11 +140,36 @@ def pack_masks(segmentations: list[Any], sizes: Int64[np.ndarray, "objects 2"]) 
     object_ends = np.concatenate([[0], np.cumsum(per_object)])
     polygon_ends = np.concatenate([[0], np.cumsum(lengths)])
     points = np.fromiter(chain.from_iterable(flat), dtype=np.float64, count=int(lengths.sum()))
+    masks = Masks(points=points, polygon_ends=polygon_ends, object_ends=object_ends, run_lengths=run_lengths)
+    bad.update(_far_outlines(masks))
     for place in np.flatnonzero(~np.isfinite(points)).tolist():
         polygon = int(np.searchsorted(polygon_ends, place, side="right")) - 1
         bad[int(np.searchsorted(object_ends, polygon, side="right")) - 1] = "its polygon has a point that is no number"
-    masks = Masks(points=points, polygon_ends=polygon_ends, object_ends=object_ends, run_lengths=run_lengths)
     return masks, bad
+
+
+def _far_outlines(masks: Masks) -> dict[int, str]:
+    """Objects whose outline is longer than ``MAX_OUTLINE``; it is measured where it may be, which is rarely."""
+    ends = masks.polygon_ends[masks.object_ends]
+    rows = np.flatnonzero(np.diff(ends))
+    if len(rows) == 0:
+        return {}
+    starts = ends[rows]
+    reach = np.maximum(np.maximum.reduceat(masks.points, starts), -np.minimum.reduceat(masks.points, starts))
+    bad = {}
+    for row in rows[reach * np.diff(ends)[rows] > MAX_OUTLINE].tolist():
+        first, last = masks.object_ends[row : row + 2].tolist()
+        outline = sum(_outline(masks.points[a:b]) for a, b in pairwise(masks.polygon_ends[first : last + 1].tolist()))
+        if outline > MAX_OUTLINE:
+            bad[row] = f"its polygons have an outline of {outline:.3g} px; {MAX_OUTLINE:,} are the most"
+    return bad
+
+
+def _outline(points: Float64[np.ndarray, "numbers"]) -> float:
+    """Length of a polygon, px, each side by the longer of x and y, with the ways from the image's corner and back."""
+    corners = np.pad(points.reshape(-1, 2), ((1, 1), (0, 0)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.abs(np.diff(corners, axis=0)).max(axis=1).sum())
 
 
 def _polygon_problem(value: list[Any]) -> str | None:

@@ -12,6 +12,7 @@ from PIL import Image
 from d3ssl.data import png
 from d3ssl.data.images import MAX_PIXELS
 from d3ssl.errors import InputError
+from d3ssl.files import open_file
 
 NUMBER_MODES = ("P", "L", "1", "I;16", "I;16B", "I")
 """PIL's names for one number a pixel."""
@@ -31,7 +32,7 @@ def read_map(path: Path, modes: Sequence[str] = NUMBER_MODES) -> Integer[np.ndar
         InputError: no such file, not a PNG, damaged, or of another kind.
     """
     try:
-        with open(path, "rb") as file, Image.open(file, formats=("PNG",)) as image:
+        with open_file(path) as file, Image.open(file, formats=("PNG",)) as image:
             mode = image.mode
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width}×{image.height} px are too many")

@@ -40,7 +40,7 @@ def panoptic_annotations(file: Path, document: Any) -> CocoAnnotations:
     things = [entry for entry in entries if entry.get("isthing", 1)]
     if not things:
         raise InputError("has no categories of things (isthing 1)", path=file, remedy="objects are things, not stuff.")
-    stuff = {entry.get("id") for entry in entries if not entry.get("isthing", 1)}
+    stuff = {entry["id"] for entry in entries if not entry.get("isthing", 1) and type(entry.get("id")) is int}
     objects, names, numbers, places = _segments(file, document["annotations"], stuff)
     annotations = parse_coco(
         file,
@@ -60,7 +60,7 @@ def panoptic_annotations(file: Path, document: Any) -> CocoAnnotations:
 
 
 def _segments(
-    file: Path, entries: list[Any], stuff: set[Any]
+    file: Path, entries: list[Any], stuff: set[int]
 ) -> tuple[list[dict[str, Any]], list[str], list[int], list[int]]:
     """The things as COCO instances, the maps' names, and for every thing its number and the place of its map."""
     objects: list[dict[str, Any]] = []
@@ -79,7 +79,7 @@ def _segments(
             if type(number) is not int or number <= 0:
                 problem = f"{name} has a segment without a number above 0"
                 raise InputError(problem, path=file, remedy="give every segment of an image its own number above 0.")
-            if segment.get("category_id") in stuff:
+            if type(segment.get("category_id")) is int and segment["category_id"] in stuff:
                 continue
             objects.append(
                 {

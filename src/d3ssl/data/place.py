@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from d3ssl.errors import InputError
+from d3ssl.files import only_files, open_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Member:
             InputError: the shard ends before the member does.
             OSError: the shard cannot be opened.
         """
-        file = io.FileIO(self.shard)
+        file = io.FileIO(self.shard, opener=only_files)
         found = os.fstat(file.fileno()).st_size
         end = self.offset + self.size
         if found < end:
@@ -57,9 +58,9 @@ def open_place(place: Place) -> io.BufferedReader:
 
     Raises:
         InputError: a member's shard is cut off.
-        OSError: the file or the shard cannot be opened.
+        OSError: the file or the shard cannot be opened, or is a pipe, a socket or a device.
     """
-    return place.open() if isinstance(place, Member) else open(place, "rb")
+    return place.open() if isinstance(place, Member) else open_file(place)
 
 
 def file_bytes(place: Place) -> int:

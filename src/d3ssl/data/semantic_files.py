@@ -14,6 +14,7 @@ from d3ssl.data.place import file_bytes
 from d3ssl.data.semantic import IGNORED, SemanticSet, look_up
 from d3ssl.data.trees import VOC_NAMES
 from d3ssl.errors import InputError, first_names
+from d3ssl.files import read_text
 
 ADE_CLASSES = 150
 """Of the benchmark, where no ``objectInfo150.txt`` says otherwise."""
@@ -49,7 +50,7 @@ def open_voc(folder: Path, part: str) -> SemanticSet:
     listing = folder / "ImageSets" / "Segmentation" / f"{part}.txt"
     if not listing.is_file():
         raise InputError("no such file", path=listing, remedy="a VOC tree lists the images of each split in one.")
-    names = sorted({line.strip() for line in listing.read_text(encoding="utf-8").splitlines()} - {""})
+    names = sorted({line.strip() for line in read_text(listing).splitlines()} - {""})
     if not names:
         raise InputError("names no images", path=listing, remedy="write the names of the split's images, one a line.")
     _check_there(listing, names, folder / "JPEGImages", ".jpg", "images")
@@ -89,7 +90,7 @@ def _ade_names(path: Path) -> tuple[str, ...]:
     """The last column of the benchmark's table, in the order of its first (1, 2, …)."""
     if not path.is_file():
         return tuple(f"class {number}" for number in range(1, ADE_CLASSES + 1))
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split("\t") for line in read_text(path).splitlines() if line.strip()]
     rows = [[cell.strip() for cell in line] for line in lines if line[0].strip().isdecimal()]
     if not rows or [int(row[0]) for row in rows] != list(range(1, len(rows) + 1)) or any(len(row) < 2 for row in rows):
         remedy = "a row a class: its number from 1 on, …, its name, with tabs between; or take the file away."

@@ -6,6 +6,7 @@ so those are read with tifffile. What counts is the first image of the file.
 
 from __future__ import annotations
 
+import math
 from typing import BinaryIO
 
 import numpy as np
@@ -19,6 +20,8 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes of TIFF and BigTIFF, little- and big-endian."""
 MAX_CHANNELS = 64
 """An unnamed axis longer than this is not taken for the channels."""
+_TILE = 1 << 20
+"""Pixels of a tile, or bytes of a packed one, that may be of any image: a small one is padded."""
 _ORIENTATION = 274
 _GREY, _RGB = 1, 2
 _ALPHA = (1, 2)
@@ -46,8 +49,9 @@ def open_tiff(path: Place, file: BinaryIO) -> StoredImage | None:
         alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in _ALPHA and len(series.pages) == 1
         tag = page.tags.get(_ORIENTATION)
         orientation = int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
-        bits = int(page.bitspersample)
+        bits, channels = 8 * series.dtype.itemsize, 1 if axis is None else int(series.shape[axis])
         height, width = (side for place, side in enumerate(series.shape) if place != axis)
+        _check_segments(series)
 
     def decode(_least_side: int) -> np.ndarray:
         file.seek(0)
@@ -58,7 +62,16 @@ def open_tiff(path: Place, file: BinaryIO) -> StoredImage | None:
             array = array[..., :-1] if alpha else array
         return to_eight_bits(array)
 
-    return StoredImage(height=int(height), width=int(width), orientation=orientation, bits=bits, decode=decode)
+    said = {"height": int(height), "width": int(width), "orientation": orientation}
+    return StoredImage(**said, bits=bits, channels=channels, decode=decode)
+
+
+def _check_segments(series: tifffile.TiffPageSeries) -> None:
+    """A strip or tile is unpacked whole, whatever the size of the image is said to be."""
+    page = series.keyframe
+    packed = max((count for own in series.pages if own is not None for count in own.databytecounts), default=0)
+    if math.prod(page.chunks) > max(math.prod(page.shape), _TILE) or packed > 2 * page.nbytes + _TILE:
+        raise ValueError("its strips or tiles are larger than the image")
 
 
 def _is_ordinary(page: tifffile.TiffPage) -> bool:

@@ -15,9 +15,11 @@ from d3ssl.data.images import IMAGE_SUFFIXES
 from d3ssl.data.segment_files import SegmentFiles
 from d3ssl.data.trees import VOC_NAMES
 from d3ssl.errors import InputError, first_names
+from d3ssl.files import open_file, read_text
 
 DEFAULT_LIST = "ImageSets/Main/trainval.txt"
 """The images of a tree that is named as a whole."""
+_MAX_SIDE = 2**31
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -60,7 +62,7 @@ def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotation
 def _read_list(listing: Path, there: set[str]) -> list[str]:
     """The names of a list, sorted; each must have an XML file."""
     try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
+        lines = read_text(listing).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", path=listing, remedy="check the file.") from error
     names: dict[str, int] = {}
@@ -87,8 +89,11 @@ def _read_xml(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
     """Height and width, px, and the objects: name, difficult, and box as in the file."""
     remedy = "mend the file, or leave the image out of the list."
     try:
-        root = ElementTree.parse(path).getroot()
+        with open_file(path) as file:
+            root = ElementTree.parse(file).getroot()
         height, width = (int(_text(root, f"size/{side}")) for side in ("height", "width"))
+        if max(abs(height), abs(width)) > _MAX_SIDE:
+            raise ValueError(f"a side of more than {_MAX_SIDE} px")
         objects = [
             {
                 "name": _text(node, "name"),

@@ -70,7 +70,7 @@ class DiagnoseConfig:
     """auto: a GPU if there is one."""
     max_bad_share: float = 0.01
     """Share of unreadable images, of those tried for a probe set, above which the diagnosis fails. Up to it they are
-    left out and named. A set tries about a hundred images: give 0.05 if a few bad ones are to be borne."""
+    left out and named; so are three in any case, if they are a tenth at most."""
     seed: int = 0
     """Decides objects, contexts, places of neighbours and the bootstrap."""
 

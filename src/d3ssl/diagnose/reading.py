@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from d3ssl.console import warn
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_image
 from d3ssl.data.place import Place
@@ -56,7 +57,7 @@ class ProbeReader:
         warn(f"{len(self.bad)} of {len(self._tried)} images tried are left out:\n  {self._listed()}")
 
     def _fail_above(self, total: int) -> None:
-        if len(self.bad) > self.max_bad_share * total or len(self.bad) == total:
+        if too_many_bad(len(self.bad), total, self.max_bad_share):
             share = f"more than the share of {self.max_bad_share:g}"
             problem = f"{len(self.bad)} of {len(self._tried)} images tried cannot be used, {share}:\n  {self._listed()}"
             raise InputError(problem, path=self.images.root, remedy=_REMEDY)

@@ -37,8 +37,8 @@ def bad_objects(document: Any) -> tuple[dict[str, list[Any]], int] | None:
     if not all(isinstance(part, list) for part in parts) or is_panoptic_document(document):
         return None
     images, objects, categories = ([entry for entry in part if isinstance(entry, dict)] for part in parts)  # type: ignore[union-attr]
-    size_of = {entry.get("id"): (entry.get("width"), entry.get("height")) for entry in images}
-    known = {entry.get("id") for entry in categories}
+    size_of = {_key(entry, "id"): (entry.get("width"), entry.get("height")) for entry in images}
+    known = {_key(entry, "id") for entry in categories}
     found: dict[str, list[Any]] = {name: [] for name in PROBLEMS}
     for place, entry in enumerate(objects):
         problem = _problem(entry, size_of, known)
@@ -48,9 +48,9 @@ def bad_objects(document: Any) -> tuple[dict[str, list[Any]], int] | None:
 
 
 def _problem(entry: dict[str, Any], size_of: dict[Any, tuple[Any, Any]], known: set[Any]) -> str | None:
-    if entry.get("image_id") not in size_of:
+    if _key(entry, "image_id") not in size_of:
         return "objects without image"
-    if entry.get("category_id") not in known:
+    if _key(entry, "category_id") not in known:
         return "objects without category"
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
@@ -58,11 +58,17 @@ def _problem(entry: dict[str, Any], size_of: dict[Any, tuple[Any, Any]], known: 
     x, y, width, height = box
     if width <= 0 or height <= 0:
         return "boxes without area"
-    limits = size_of[entry["image_id"]]
+    limits = size_of[_key(entry, "image_id")]
     if not all(_is_number(limit) for limit in limits):
         return None  # reading the file says so
     beyond = max(-x, -y, x + width - limits[0], y + height - limits[1])
     return "boxes outside images" if beyond > TOLERANCE_PX else None
+
+
+def _key(entry: dict[str, Any], name: str) -> Any:
+    """An id as the file has it; of lists and the like, which are no ids, their text."""
+    value = entry.get(name)
+    return value if type(value) in (int, str) else repr(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent, some
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.duplicates import exact_groups, near_groups
@@ -67,7 +68,7 @@ def _readable(ids: list[str], scan: Scan, run: RunConfig) -> list[Check]:
     limit = run.proposals.max_bad_share if run.regions is None else run.canvas.max_bad_share
     option = "proposals.max_bad_share" if run.regions is None else "canvas.max_bad_share"
     bad = int((status != GOOD).sum())
-    fails = bad > limit * total or bad == total
+    fails = too_many_bad(bad, total, limit)
     verdict: Status = "fail" if fails else "warning"
     remedy = "replace them or take them away" + (f"; or raise --{option} (now {limit:g})" if fails else "")
     checks = []
@@ -99,7 +100,7 @@ def _channels(ids: list[str], scan: Scan, run: RunConfig) -> Check:
     if not wrong.any():
         return Check(name="channels", status="ok", finding=mix or "no image can be read")
     count, readable = int(wrong.sum()), int(good.sum())
-    fails = count > run.canvas.max_bad_share * readable
+    fails = too_many_bad(count, readable, run.canvas.max_bad_share)
     most = max(kinds, key=lambda kind: kinds[kind])
     fitting = int((good & fits).sum()) >= count
     convert = f"take them away, or convert them to {wanted} channels."
@@ -189,7 +190,7 @@ def _notes(ids: list[str], scan: Scan) -> list[Check]:
     total = int(good.sum())
     deep, turned = good & (scan.facts["bits"] > 8), good & (scan.facts["orientation"] > 1)
     found = (
-        ("bit depth", deep, "have 16 bits a channel; they are read as 8"),
+        ("bit depth", deep, "have 16 bits a channel; they are read as 8, by the bits that each of them uses"),
         ("turned by EXIF", turned, "are stored turned or mirrored; they are read upright, as annotations must be"),
     )
     checks = []

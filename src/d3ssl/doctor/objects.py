@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.coco import CocoAnnotations
 from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.bias import Bias, Cooccurrence, Positions, cooccurrence_bias, position_bias
@@ -110,7 +111,7 @@ def _same_size(images: ImageSet, annotations: CocoAnnotations, chosen: list[int]
     names = [images.ids[chosen[i]] for i in places[:MAX_LISTED]]
     swapped = other & (facts["height"] == said[:, 1]) & (facts["width"] == said[:, 0])
     is_used = run.regions is None and run.proposals.method == "annotations"
-    fails = is_used and len(places) > run.proposals.max_bad_share * len(chosen)
+    fails = is_used and too_many_bad(len(places), len(chosen), run.proposals.max_bad_share)
     first = int(places[0])
     text = (
         f"{percent(len(places), len(chosen))} images have another size than their annotations say "

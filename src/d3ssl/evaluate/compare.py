@@ -13,7 +13,7 @@ import timm
 import torch
 
 import d3ssl
-from d3ssl.console import say
+from d3ssl.console import say, warn
 from d3ssl.distributed import barrier, rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import weights_digest
@@ -113,16 +113,29 @@ def _cell(task: Task, backbone: Backbone, seed: int, folder: Path | None) -> dic
             return task.measure(backbone, seed, make_folder(Path(temporary) / "cell"))
     fingerprint = digest(task.fingerprint(), weights_digest(backbone), str(seed), d3ssl.__version__)
     path = folder / "cell.json"
-    known = read_json(path) if path.exists() else None
-    if isinstance(known, dict) and known.get("fingerprint") == fingerprint:
+    if (known := _kept(path, fingerprint)) is not None:
         say(f"finished already: {folder}")
-        return known["metrics"]
+        return known
     make_folder(folder)
     metrics = task.measure(backbone, seed, folder)
     if rank() == 0:
         write_json(path, {"fingerprint": fingerprint, "seed": seed, "metrics": metrics})
     barrier()
     return metrics
+
+
+def _kept(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """The figures of a cell that was measured before, with the same weights, data and options."""
+    if not path.exists():
+        return None
+    try:
+        found = read_json(path)
+    except InputError as error:
+        warn(f"{path}: a kept result cannot be used ({error.problem}); it is measured anew")
+        return None
+    if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
+        return None
+    return found["metrics"] if isinstance(found.get("metrics"), dict) else None
 
 
 def _result(task: Task, measured: Sequence[Measured], seeds: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt8
 from torch import Tensor
 
 from d3ssl.console import Ticker, progress, warn
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
@@ -276,7 +277,7 @@ def _check_skipped(images: ImageSet, skipped: list[str], total: int, max_bad_sha
     if not skipped:
         return
     remedy = "repair or remove them, or raise --max_bad_share."
-    if len(skipped) > max_bad_share * total or len(skipped) == total:
+    if too_many_bad(len(skipped), total, max_bad_share):
         problem = f"{len(skipped)} of {total} images cannot be used. The first: {skipped[0]}"
         raise InputError(problem, path=images.root, remedy=remedy)
     warn("\n  ".join([f"{len(skipped)} of {total} images are left out:", *skipped[:20]]))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -148,15 +149,28 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-_MANIFEST_TYPES: dict[str, type] = {
-    "in_channels": int,
-    "input_size": int,
-    "mean": list,
-    "std": list,
-    "region_path": str,
-    "roi_size": int,
-    "weights_sha256": str,
+MAX_CHANNELS, MAX_SIDE, MAX_CELLS = 1024, 65_536, 64
+"""Of images, their sides (px) and RoIAlign: what a manifest may say. More would be built before it is found wrong."""
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(each) in (int, float) and math.isfinite(each) for each in value)
+
+
+_MANIFEST_RULES: dict[str, Callable[[Any], bool]] = {
+    "in_channels": lambda value: _is_whole(value, MAX_CHANNELS),
+    "input_size": lambda value: _is_whole(value, MAX_SIDE),
+    "mean": _are_numbers,
+    "std": lambda value: _are_numbers(value) and all(each > 0 for each in value),
+    "region_path": lambda value: isinstance(value, str) and value in HEAD_STAGES,
+    "roi_size": lambda value: _is_whole(value, MAX_CELLS),
+    "weights_sha256": lambda value: isinstance(value, str),
 }
+"""Key → whether its value can be."""
 
 
 def _name_key(library: str) -> str:
@@ -165,13 +179,14 @@ def _name_key(library: str) -> str:
 
 def _wrong_entries(manifest: Any) -> list[str]:
     if not isinstance(manifest, dict):
-        return ["timm_name", *_MANIFEST_TYPES]
+        return ["timm_name", *_MANIFEST_RULES]
     library = manifest.get("library", "timm")
     if library not in get_args(Library):
         return ["library"]
-    kinds = {_name_key(library): str} | _MANIFEST_TYPES
-    wrong = [key for key, kind in kinds.items() if not isinstance(manifest.get(key), kind)]
-    return wrong or ([] if manifest["region_path"] in HEAD_STAGES else ["region_path"])
+    rules = {_name_key(library): lambda value: isinstance(value, str)} | _MANIFEST_RULES
+    wrong = [key for key, holds in rules.items() if not holds(manifest.get(key))]
+    fits = wrong or len(manifest["mean"]) == len(manifest["std"]) == manifest["in_channels"]
+    return wrong if fits else ["in_channels, mean or std"]
 
 
 def _to_save(value: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import numpy as np
 
 import d3ssl
 from d3ssl.console import progress, say, warn
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import file_bytes
 from d3ssl.data.processes import end_with_parent, num_cores
@@ -169,7 +170,7 @@ def _fail_if_too_many(
     paths: list[Path],
     parts: list[RegionTable | None],
 ) -> None:
-    if len(bad) <= config.max_bad_share * len(images) and len(bad) < len(images):
+    if not too_many_bad(len(bad), len(images), config.max_bad_share):
         return
     for path, part in zip(paths, parts, strict=True):
         if part is not None and part.metadata["skipped"]:

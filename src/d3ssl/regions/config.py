@@ -69,7 +69,8 @@ class RegionsConfig:
     label_maps: bool = True
     """Keep the label maps of the methods that make them."""
     max_bad_share: float = 0.01
-    """Share of unreadable images above which the work fails; up to it they are left out and listed."""
+    """Share of unreadable images above which the work fails; up to it they are left out and listed. So are three in any
+    case, if they are a tenth at most; 0 permits none."""
     workers: int = 0
     """Processes; 0: one for each core. The result is the same."""
 

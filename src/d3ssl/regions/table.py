@@ -115,7 +115,13 @@ def read_regions(path: str | Path) -> RegionTable:
         raise InputError("is a Parquet file, but not one of d3ssl's regions", path=path, remedy=_MAKE_AGAIN)
     if stored.pop("format", None) != FORMAT:
         raise InputError("was written in another version's layout", path=path, remedy=_MAKE_AGAIN)
-    table = _from_columns(columns.cast(_SCHEMA).combine_chunks(), stored)
+    try:
+        columns = columns.select(_SCHEMA.names).cast(_SCHEMA).combine_chunks()  # others may have added columns
+        columns.validate(full=True)
+    except (pa.ArrowException, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"has columns of other kinds ({reason})", path=path, remedy=_MAKE_AGAIN) from error
+    table = _from_columns(columns, stored)
     _check(path, table)
     return table
 

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.console import progress, say, warn
 from d3ssl.contracts import CanvasBatch, ViewSet, map_tensors, to_device
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.methods import Learner, StepOutput
@@ -158,7 +159,7 @@ class Trainer:
         self.bad_count += bad
         seen = max((self.step + 1) * self.config.train.batch_size, len(self.dataset))
         share = self.config.canvas.max_bad_share
-        if bad and self.bad_count > share * seen:
+        if bad and too_many_bad(self.bad_count, seen, share):
             problem = f"{self.bad_count} of {seen} images could not be read, more than canvas.max_bad_share {share}"
             remedy = "fix or remove the files named above, or raise --canvas.max_bad_share; then --resume."
             raise D3sslError(problem, remedy=remedy)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from d3ssl.data.open_images.columns import open_text
+from d3ssl.data.open_images.columns import open_text, read_rows
 from d3ssl.errors import InputError
 
 _LABEL = re.compile(r"/[a-z]/[0-9a-z_]+")
@@ -39,7 +39,7 @@ def read_classes(path: Path) -> BoxableClasses:
     """
     found: dict[str, str] = {}
     with open_text(path) as file:
-        reader = csv.reader(file)
+        reader = read_rows(file)
         try:
             for row in reader:
                 if not row or (reader.line_num == 1 and row[0] == "LabelName"):

@@ -6,7 +6,9 @@ import csv
 import gzip
 import io
 import math
+import os
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +20,7 @@ from pyarrow import csv as pacsv
 
 from d3ssl.console import Ticker
 from d3ssl.errors import InputError
+from d3ssl.files import open_file
 
 Kind = Literal["image", "label", "number", "flag", "count", "file"]
 """What a column holds: an image id (16 lower-case hexadecimal digits), a class label, a finite number, a flag (1, 0 or
@@ -57,6 +60,13 @@ _WANTED = {
     "count": "an integer above 0",
     "file": "a plain file name",
 }
+MAX_EXPANSION = 100
+"""Tables of Open Images are compressed to a sixth or so. One that expands to more times its size is not read on."""
+MAX_LINE = 100_000
+"""Longest line, in characters; what follows counts as another one, which then has too few columns."""
+_SMALL = 2**26
+"""Bytes that any compressed table may have."""
+_PIECE = 2**20
 _IMAGE = re.compile(r"[0-9a-f]{16}")
 _FILE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _NIBBLE = np.full(256, 255, dtype=np.uint8)
@@ -107,23 +117,21 @@ def stream(
     _check_header(path, columns)
     rows = 0
     try:
-        with open(path, "rb") as raw:
-            source = pa.PythonFile(raw, mode="r")
-            with pa.CompressedInputStream(source, "gzip") if path.suffix == ".gz" else source as opened:
-                reader = pacsv.open_csv(
-                    opened,
-                    read_options=pacsv.ReadOptions(block_size=chunk_bytes),
-                    convert_options=pacsv.ConvertOptions(
-                        include_columns=list(columns), column_types={n: _TYPES[kind] for n, kind in columns.items()}
-                    ),
-                )
-                told = 0
-                for batch in reader:
-                    rows += batch.num_rows
-                    yield _arrays(batch, columns, labels)
-                    if ticker is not None:
-                        ticker.advance(raw.tell() // 1_000_000 - told)
-                        told = raw.tell() // 1_000_000
+        with open_file(path) as raw, _unpacked(path, raw) as opened:
+            reader = pacsv.open_csv(
+                pa.PythonFile(opened, mode="r"),
+                read_options=pacsv.ReadOptions(block_size=chunk_bytes),
+                convert_options=pacsv.ConvertOptions(
+                    include_columns=list(columns), column_types={n: _TYPES[kind] for n, kind in columns.items()}
+                ),
+            )
+            told = 0
+            for batch in reader:
+                rows += batch.num_rows
+                yield _arrays(batch, columns, labels)
+                if ticker is not None:
+                    ticker.advance(raw.tell() // 1_000_000 - told)
+                    told = raw.tell() // 1_000_000
     except (pa.ArrowException, OSError, EOFError, _MalformedError) as error:
         raise _fault(path, columns, labels, error) from error
     if rows == 0:
@@ -187,17 +195,51 @@ def open_text(path: Path) -> io.TextIOWrapper:
         InputError: it cannot be opened.
     """
     try:
-        if path.suffix == ".gz":
-            return io.TextIOWrapper(gzip.GzipFile(path), encoding="utf-8-sig", newline="")
-        return open(path, encoding="utf-8-sig", newline="")
+        return io.TextIOWrapper(_unpacked(path, open_file(path)), encoding="utf-8-sig", newline="")
     except OSError as error:
         raise InputError(f"cannot be opened ({error.strerror})", path=path, remedy="check the path.") from error
+
+
+def _unpacked(path: Path, raw: io.BufferedReader) -> io.BufferedReader:
+    """The content of a file that may be compressed; owns ``raw``."""
+    return io.BufferedReader(_Unpacked(path, raw), _PIECE) if path.suffix == ".gz" else raw
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a gzip file, up to what a text can be: a few kilobytes may hold gigabytes of nothing."""
+
+    def __init__(self, path: Path, raw: io.BufferedReader) -> None:
+        self._path, self._raw, self._content = path, raw, gzip.GzipFile(fileobj=raw)
+        self._left = MAX_EXPANSION * os.fstat(raw.fileno()).st_size + _SMALL
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # what BufferedReader hands over
+        try:
+            found = self._content.readinto(buffer)
+        except zlib.error as error:
+            raise OSError(f"it is damaged ({error})") from error
+        self._left -= found
+        if self._left < 0:
+            problem = f"expands to more than {MAX_EXPANSION} times its size, as no table does"
+            raise InputError(problem, path=self._path, remedy=_REMEDY)
+        return found
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def read_rows(file: io.TextIOWrapper) -> Any:
+    """A ``csv.reader`` that keeps at most ``MAX_LINE`` characters of a line."""
+    return csv.reader(iter(lambda: file.readline(MAX_LINE), ""))
 
 
 def _check_header(path: Path, columns: Mapping[str, Kind]) -> None:
     with open_text(path) as file:
         try:
-            header = next(csv.reader(file), None)
+            header = next(read_rows(file), None)
         except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"line 1 cannot be read ({error})", path=path, remedy=_REMEDY) from error
     if header is None:
@@ -212,7 +254,7 @@ def _check_header(path: Path, columns: Mapping[str, Kind]) -> None:
 def _fault(path: Path, columns: Mapping[str, Kind], labels: Mapping[str, int], cause: Exception) -> InputError:
     """Look for the first malformed value, line by line."""
     with open_text(path) as file:
-        reader = csv.reader(file)
+        reader = read_rows(file)
         try:
             header = next(reader)
             places = {name: header.index(name) for name in columns}

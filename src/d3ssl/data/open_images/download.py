@@ -37,7 +37,7 @@ from d3ssl.data.open_images.tree import (
     write_checksums,
 )
 from d3ssl.errors import InputError
-from d3ssl.files import make_folder, write_atomically, write_text
+from d3ssl.files import make_folder, open_file, write_atomically, write_text
 
 MAX_WORKERS = 32
 STOP_AFTER = 64
@@ -211,7 +211,8 @@ def _is_there(path: Path, name: str, checksum: str | None, records: Records) -> 
         if record is not None and path.stat().st_size == record.bytes:
             found = record
         else:
-            found = _record(path.read_bytes())
+            with open_file(path) as file:
+                found = _record(file.read())
             records.add(name, found)
     except (FileNotFoundError, FetchError):
         found = None

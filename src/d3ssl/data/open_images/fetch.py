@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import socket
+import ssl
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 import simplejpeg
 from PIL import Image
@@ -71,17 +76,14 @@ def fetch(url: str, patience: Patience, wanted_sha256: str | None, stopped: thre
 
 def _ask(url: str, patience: Patience) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": patience.user_agent})
-    deadline = time.monotonic() + 10 * patience.timeout_s  # a server that sends a byte now and then is given up too
     try:
-        with urllib.request.urlopen(request, timeout=patience.timeout_s) as answer:
+        with _opener(10 * patience.timeout_s).open(request, timeout=patience.timeout_s) as answer:
             pieces, found = [], 0
             while piece := answer.read1(_PIECE):
                 pieces.append(piece)
                 found += len(piece)
                 if found > MAX_BYTES:
                     raise FetchError(f"has more than {MAX_BYTES} bytes", again=False)
-                if time.monotonic() > deadline:
-                    raise FetchError(f"took longer than {10 * patience.timeout_s:g} s", again=True)
             announced = answer.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         with error:
@@ -94,6 +96,74 @@ def _ask(url: str, patience: Patience) -> bytes:
     if announced is not None and announced.isdigit() and int(announced) != found:
         raise FetchError(f"{found} of {announced} bytes arrived", again=True)
     return b"".join(pieces)
+
+
+def _opener(most_s: float) -> urllib.request.OpenerDirector:
+    """Asks over HTTP(S) alone, and gives a server up that has not sent all after so many seconds, however often it
+    sends a byte: of the headers, of the content, redirections included."""
+    deadline = time.monotonic() + most_s
+
+    def answer(sock: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:
+        response = http.client.HTTPResponse(sock, *args, **options)
+        response.fp.close()
+        response.fp = io.BufferedReader(_Timed(sock, deadline, most_s))
+        return response
+
+    def connect(kind: type[http.client.HTTPConnection], host: str, **options: Any) -> http.client.HTTPConnection:
+        connection = kind(host, **options)
+        connection.response_class = answer  # type: ignore[assignment]  # called, never looked at
+        return connection
+
+    class Http(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(partial(connect, http.client.HTTPConnection), req)  # type: ignore[arg-type]
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(partial(connect, http.client.HTTPSConnection), req, context=_tls())  # type: ignore[arg-type]
+
+    return urllib.request.build_opener(Http, Https, _Redirects)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Python's own would go on with FTP."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urllib.parse.urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
+            raise FetchError(f"the server sends elsewhere, to {newurl[:100]!r}, which is no web address", again=False)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class _Timed(io.RawIOBase):
+    """What a server sends, up to a time."""
+
+    def __init__(self, sock: socket.socket, deadline: float, most_s: float) -> None:
+        self._sock, self._deadline, self._most_s = sock, deadline, most_s
+        self._raw, self._timeout = sock.makefile("rb", buffering=0), sock.gettimeout()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview, /) -> int | None:  # type: ignore[override]  # what BufferedReader hands over
+        left = self._deadline - time.monotonic()
+        if left > 0:
+            self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+            try:
+                return self._raw.readinto(buffer)
+            except TimeoutError:
+                if time.monotonic() < self._deadline:
+                    raise
+        raise FetchError(f"took longer than {self._most_s:g} s", again=True)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def check_jpeg(data: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from d3ssl.data.open_images.classes import BoxableClasses
 from d3ssl.data.open_images.select import Pool
 from d3ssl.data.open_images.statistics import SplitStatistics
 from d3ssl.files import write_atomically
-from d3ssl.page import COLOURS
+from d3ssl.page import COLOURS, plot_png
 
 _TOP = 25
 """Classes in the plot of co-occurrence."""
@@ -46,7 +46,7 @@ def draw_plots(
     }
     for name, (figure, _) in plots.items():
         with write_atomically(folder / name) as temporary:
-            figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+            temporary.write_bytes(plot_png(figure, dpi=120))
     return {name: caption for name, (_, caption) in plots.items()}
 
 

@@ -17,6 +17,7 @@ from d3ssl.data.scenes.config import ScenesConfig
 from d3ssl.data.scenes.objects import Sprite, trim
 from d3ssl.data.scenes.walk import find_pictures
 from d3ssl.errors import InputError
+from d3ssl.files import open_file
 from d3ssl.seeds import numpy_generator
 
 CUTOUT_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
@@ -43,7 +44,7 @@ def read_cutout(path: Path, most: float) -> Sprite:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked here; PIL warns about it and about odd metadata
-            with open_picture(path) as image:
+            with open_file(path) as file, open_picture(file) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise NotUsable("more pixels than allowed")
                 if not image.has_transparency_data:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from d3ssl.errors import InputError
+from d3ssl.files import only_files
 
 BLOCK = 512
 """Headers and contents begin at multiples of this, bytes."""
@@ -55,7 +56,7 @@ def scan_tar(path: Path) -> Contents:
             links, devices, pipes or sparse files; or it cannot be opened.
     """
     try:
-        with io.FileIO(path) as file:
+        with io.FileIO(path, opener=only_files) as file:
             return _Scan(path, file).run()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="check the path.") from error

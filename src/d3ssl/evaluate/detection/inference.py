@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from d3ssl.console import progress, warn
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import gather_list, rank, world_size
 from d3ssl.errors import InputError
@@ -80,7 +81,7 @@ def _to_original(result: dict[str, Tensor], images: ImageSet, index: int, size: 
 def _check_bad(bad: Sequence[str], images: ImageSet, max_bad_share: float) -> None:
     if not bad:
         return
-    if len(bad) > max_bad_share * len(images) or len(bad) == len(images):
+    if too_many_bad(len(bad), len(images), max_bad_share):
         problem = f"{len(bad)} of {len(images)} images cannot be used. The first: {bad[0]}"
         raise InputError(problem, path=images.root, remedy="repair or remove them, or raise --max_bad_share.")
     warn("\n  ".join([f"{len(bad)} of {len(images)} images are left out:", *bad[:20]]))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.console import progress, say, warn
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import all_reduce_sum, barrier, rank, world_size
 from d3ssl.errors import CheckpointError, D3sslError, InputError
@@ -107,7 +108,7 @@ class Batches:
                 return read_example(self.images, index, self.config.size, self.channels, self.masks), bad
             except InputError as error:
                 bad[index] = str(error)
-                if len(bad) > self.config.max_bad_share * len(self.images):
+                if too_many_bad(len(bad), len(self.images), self.config.max_bad_share):
                     break
         raise self._too_many(bad)
 
@@ -118,7 +119,7 @@ class Batches:
         for index in bad.keys() - self.bad.keys():
             warn(f"another image is taken instead: {bad[index]}")
         self.bad |= bad
-        if len(self.bad) > self.config.max_bad_share * len(self.images):
+        if too_many_bad(len(self.bad), len(self.images), self.config.max_bad_share):
             raise self._too_many(self.bad)
         return example
 
