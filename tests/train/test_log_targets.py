@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import struct
 import subprocess
@@ -204,3 +205,18 @@ def test_every_target_has_the_figures_of_the_log(name: str, trained: Path) -> No
 def test_targets_are_off_unless_asked() -> None:
     assert RuntimeConfig().log_targets == ("tensorboard",)
     assert RuntimeConfig(tensorboard=False, log_to=("mlflow",)).log_targets == ("mlflow",)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_resumed_training_is_a_run_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures may not be finite."""
+    mlflow: Any = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for start in (0, 4):
+        own = RunLog(tmp_path / "run", start, ["mlflow"])
+        own.write(start + 1, {"loss_region": float("nan")})
+        own.close()
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("d3ssl").experiment_id])
+    assert sorted(found.info.run_name for found in runs) == ["run", "run, from step 4"]
+    assert all(math.isnan(found.data.metrics["loss/region"]) for found in runs)

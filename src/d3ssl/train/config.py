@@ -91,7 +91,7 @@ class RuntimeConfig:
     tensorboard: bool = True
     """Also write TensorBoard events to RUN/tensorboard."""
     log_to: tuple[str, ...] = ()
-    """Also log to these: wandb, mlflow (docs/method.md, Logs). One that fails is warned of; the training goes on."""
+    """Also log to these: wandb, mlflow (docs/logs.md). One that fails is warned of; the training goes on."""
 
     @property
     def log_targets(self) -> tuple[str, ...]:

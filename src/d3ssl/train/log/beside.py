@@ -11,7 +11,7 @@ from d3ssl.train.log.target import Start, Target
 
 WAITING = 1000
 """Lines that may wait for a slow target; with one more it is given up."""
-CLOSE_S = 60.0
+CLOSE_S = 20.0
 """How long the end of a training waits for a target to write what is left."""
 
 
