@@ -246,6 +246,16 @@ def test_options_that_cannot_be(labelled: Path, options: dict, problem: str, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_a_network_that_takes_no_such_images(labelled: Path, tmp_path: Path) -> None:
+    class Unpadded(Pixels):
+        def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return [torch.nn.functional.avg_pool2d(images, 65)]
+
+    with pytest.raises(InputError, match=r"images of 64 px do not pass through 'pixels' .*\n.*another --size"):
+        embed(Unpadded(), labelled, tmp_path / "out" / "f.parquet")
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_that_cannot_be(labelled: Path, tmp_path: Path) -> None:
     out = tmp_path / "f.parquet"
     with pytest.raises(InputError, match="no annotations"):

@@ -20,7 +20,7 @@ from d3ssl.embedding.regions import open_regions
 from d3ssl.embedding.table import FORMAT, join
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import weights_digest
-from d3ssl.evaluate.features import pick_device
+from d3ssl.evaluate.features import frozen, pick_device
 from d3ssl.models import Backbone
 from d3ssl.models.artifact import describe
 from d3ssl.models.backbone import check_size
@@ -104,3 +104,10 @@ def _check_level(backbone: Backbone, config: EmbedConfig, size: int) -> None:
     if cells < 1:
         problem = f"images of {size} px are too small for map {level} of '{name}', whose cells have {stride} px"
         raise InputError(problem, remedy=f"set --size {stride} or more{finer}.")
+    try:
+        with frozen(backbone, torch.device("cpu")):
+            backbone.maps(torch.zeros(1, backbone.in_channels, size, size))
+    except RuntimeError as error:  # convolutions without padding
+        problem = f"images of {size} px do not pass through '{name}' ({str(error).splitlines()[0]})"
+        remedy = f"set another --size; {backbone.input_size} is what it was trained with."
+        raise InputError(problem, remedy=remedy) from error
