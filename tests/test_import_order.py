@@ -19,6 +19,7 @@ ORDER = (
     "train",
     "doctor",
     "evaluate",
+    "embedding",
     "diagnose",
     "posttraining",
     "export",

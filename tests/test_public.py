@@ -11,6 +11,7 @@ def test_public_names_are_there_after_a_plain_import() -> None:
     code = (
         "import d3ssl, sys\nassert 'torch' not in sys.modules\n"
         "assert callable(d3ssl.load_backbone) and callable(d3ssl.pretrain) and callable(d3ssl.diagnose)\n"
+        "assert callable(d3ssl.embed)\n"
         "d3ssl.views.region_collaborative_cutout, d3ssl.views.mix_background, d3ssl.views.shift_foreground\n"
         "d3ssl.views.ViewMaker, d3ssl.diagnose.sensitivity, d3ssl.evaluate.object_knn, d3ssl.RunConfig\n"
         "d3ssl.methods.HOSTS, d3ssl.methods.decouple, d3ssl.methods.deposition\n"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from d3ssl import diagnose
+    from d3ssl.embedding import embed
     from d3ssl.evaluate import evaluate_objects
     from d3ssl.models.load import load_backbone
     from d3ssl.posttraining import posttrain
@@ -21,6 +22,7 @@ __all__ = [
     "RunConfig",
     "__version__",
     "diagnose",
+    "embed",
     "evaluate_objects",
     "load_backbone",
     "posttrain",
@@ -30,6 +32,7 @@ __all__ = [
 
 _HOMES = {
     "RunConfig": "d3ssl.train",
+    "embed": "d3ssl.embedding",
     "evaluate_objects": "d3ssl.evaluate",
     "load_backbone": "d3ssl.models.load",
     "posttrain": "d3ssl.posttraining",
@@ -37,7 +40,7 @@ _HOMES = {
     "recipe": "d3ssl.train.recipe",
 }
 
-_PACKAGES = ("data", "diagnose", "doctor", "evaluate", "methods", "models", "regions", "train", "views")
+_PACKAGES = ("data", "diagnose", "doctor", "embedding", "evaluate", "methods", "models", "regions", "train", "views")
 
 
 def __getattr__(name: str) -> Any:

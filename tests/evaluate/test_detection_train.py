@@ -20,7 +20,7 @@ from d3ssl.data.sources import open_images
 from d3ssl.errors import CheckpointError, D3sslError, InputError
 from d3ssl.evaluate.detection import DetectionConfig, Detector, build_detector, train
 from d3ssl.evaluate.detection.coco_eval import CocoTruth
-from d3ssl.evaluate.detection.examples import make_batch, read_ahead, read_example
+from d3ssl.evaluate.detection.examples import make_batch, read_example
 from d3ssl.evaluate.detection.inference import detect
 from d3ssl.evaluate.detection.train import CHECKPOINT, Batches, lr_factor, make_optimizer, order_of, train_detector
 from d3ssl.models import create_backbone
@@ -119,19 +119,6 @@ def test_boxes_and_masks_follow_the_stretch_and_the_flip(tmp_path: Path) -> None
             both = (inside & mask.bool()).sum() / (inside | mask.bool()).sum()
             assert both > 0.9 and bright[mask.bool()].float().mean() > 0.95
     assert torch.equal(tensors[1], tensors[0].flip(-1))
-
-
-def test_read_ahead_keeps_the_order_and_gives_errors() -> None:
-    def job(number: int) -> Any:
-        def work() -> int:
-            if number == 3:
-                raise InputError("three")
-            return number
-
-        return work
-
-    found = list(read_ahead([job(number) for number in range(8)], 3, 2))
-    assert [str(item) if isinstance(item, InputError) else item for item in found] == [0, 1, 2, "three", 4, 5, 6, 7]
 
 
 def test_a_batch_depends_on_the_step_only(images: ImageSet) -> None:

@@ -19,7 +19,8 @@ from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.sources import open_images
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.evaluate import ObjectsConfig, evaluate_objects, extract_objects
-from d3ssl.evaluate.features import ObjectFeatures, encode_masks
+from d3ssl.evaluate.encode import encode_masks
+from d3ssl.evaluate.features import ObjectFeatures
 from d3ssl.evaluate.objects.measures import measure_features
 from d3ssl.evaluate.splits import limit_objects, open_splits
 from d3ssl.models import Backbone, create_backbone

@@ -19,7 +19,7 @@ def refuse(constant: str) -> float:
 
 
 def test_figures_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 0, tensorboard=False)
+    log = RunLog(tmp_path, 0)
     log.write(1, {"loss": float("nan"), "grad_norm": float("inf"), "lr": 0.5})
     log.close()
     line = json.loads((tmp_path / NAME).read_text(), parse_constant=refuse)
@@ -49,9 +49,9 @@ class Full(io.RawIOBase):
 
 
 def test_a_full_disk_is_a_clear_error_when_writing_and_when_closing(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 0, tensorboard=False)
-    log._file.close()
-    log._file = io.TextIOWrapper(io.BufferedWriter(Full()), encoding="utf-8", line_buffering=True)
+    log = RunLog(tmp_path, 0)
+    log._lines._file.close()
+    log._lines._file = io.TextIOWrapper(io.BufferedWriter(Full()), encoding="utf-8", line_buffering=True)
     with pytest.raises(D3sslError, match=r"log\.jsonl: the disk is full"):
         log.write(1, {"loss": 1.0})
     with pytest.raises(D3sslError, match=r"log\.jsonl: the disk is full"):

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from d3ssl.train.log import RunLog, read_log
-from d3ssl.train.tensorboard import TensorBoardWriter
+from d3ssl.train.log.target import Start
+from d3ssl.train.log.tensorboard import TensorBoard
 
 FULL_DISK = """
 import errno, os, sys
@@ -21,7 +22,7 @@ from d3ssl.train.log import RunLog
 def refuse(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-log = RunLog(Path(sys.argv[1]), 0, tensorboard=True)
+log = RunLog(Path(sys.argv[1]), 0, ["tensorboard"])
 setattr(RecordWriter, sys.argv[2], refuse)
 for step in range(1, 60):
     log.write(step, {"loss": 1.0, "loss_base": 1.0})
@@ -41,7 +42,7 @@ def test_a_full_disk_neither_stops_nor_blocks_a_training(method: str, tmp_path: 
 
 def test_a_folder_that_cannot_be_made_does_not_stop_a_training(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     (tmp_path / "tensorboard").write_text("a file is in the way")
-    log = RunLog(tmp_path, 0, tensorboard=True)
+    log = RunLog(tmp_path, 0, ["tensorboard"])
     log.write(1, {"loss": 1.0})
     log.close()
     assert capfd.readouterr().err.count("TensorBoard") == 1
@@ -51,14 +52,16 @@ def test_a_folder_that_cannot_be_made_does_not_stop_a_training(tmp_path: Path, c
 def test_resumed_steps_replace_those_behind_the_checkpoint(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    before = TensorBoardWriter(tmp_path, 1)
+    before = TensorBoard(Start(run=tmp_path))
     for step in (1, 2, 3):
         before.write(step, {"loss": float(step)})
     before.close()
-    (file,) = tmp_path.iterdir()
-    file.rename(tmp_path / "events.out.tfevents.1000000000.before")  # a new file is named by the second it begins in
-    after = TensorBoardWriter(tmp_path, 3)
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.rename(
+        tmp_path / "tensorboard" / "events.out.tfevents.1000000000.before"
+    )  # a new file is named by the second it begins in
+    after = TensorBoard(Start(run=tmp_path, step=2))
     after.write(3, {"loss": 30.0})
     after.close()
-    events = EventAccumulator(str(tmp_path)).Reload()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]

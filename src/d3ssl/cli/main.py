@@ -21,6 +21,7 @@ COMMANDS = {
     "posttrain": "better dense features from the weights you have, on your own unlabelled images",
     "pretrain": "train a backbone on unlabelled images",
     "evaluate": "measure backbones on a task, side by side: objects, segmentation, detection",
+    "embed": "features of images or regions into a Parquet file, in the order of the data",
     "benchmark": "build, download and verify OpenImage-MINI from the metadata of Open Images",
     "diagnose": "measure how much a backbone's region features depend on context and on place",
 }

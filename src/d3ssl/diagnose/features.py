@@ -13,7 +13,8 @@ from torch import Tensor
 
 from d3ssl.console import Ticker
 from d3ssl.diagnose.sets import Probe
-from d3ssl.evaluate.features import encode_regions, frozen
+from d3ssl.evaluate.encode import encode_regions
+from d3ssl.evaluate.features import frozen
 from d3ssl.models import Backbone
 from d3ssl.models.regions_by_layer import LayerRegions, layer_names, read_layers
 from d3ssl.views.colour import normalise

@@ -14,7 +14,8 @@ from d3ssl.diagnose.config import DiagnoseConfig
 from d3ssl.diagnose.cutouts import open_probe_images, procedural_images
 from d3ssl.diagnose.probes import Probe, ProbeSet, build_probes
 from d3ssl.diagnose.sensitivity import sensitivity
-from d3ssl.evaluate.features import encode_regions, frozen
+from d3ssl.evaluate.encode import encode_regions
+from d3ssl.evaluate.features import frozen
 from d3ssl.models import Backbone
 
 

@@ -29,13 +29,17 @@ def weights_digest(backbone: Backbone) -> str:
 
 def annotations_digest(images: ImageSet) -> str:
     """Changes with the images (names, bytes, times of change) and with anything that is said of their objects."""
-    parts: list[bytes | str] = [images.digest(), *(str(changed_at(path)) for path in images.paths)]
-    if images.annotations is not None:
-        own = images.annotations
-        parts += [str(own.categories), own.boxes.tobytes(), own.labels.tobytes(), own.crowd.tobytes()]
-        parts += [rows.tobytes() for rows in own.objects_of]
-        parts += [own.segmentations.content(int(row)) for rows in own.objects_of for row in rows]
-    return digest(*parts)
+    return digest(images.digest(), *(str(changed_at(path)) for path in images.paths), *said_of_objects(images))
+
+
+def said_of_objects(images: ImageSet) -> list[bytes | str]:
+    """All that the annotations say, for a digest; empty without annotations."""
+    if images.annotations is None:
+        return []
+    own = images.annotations
+    parts: list[bytes | str] = [str(own.categories), own.boxes.tobytes(), own.labels.tobytes(), own.crowd.tobytes()]
+    parts += [rows.tobytes() for rows in own.objects_of]
+    return parts + [own.segmentations.content(int(row)) for rows in own.objects_of for row in rows]
 
 
 def cached_objects(

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int64, UInt8
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from d3ssl.console import Ticker, progress, warn
+from d3ssl.data.ahead import read_ahead
 from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.distributed import collective_device, gather_list, gather_rows, rank, world_size
 from d3ssl.errors import D3sslError, InputError
+from d3ssl.evaluate.encode import encode_masks, encode_regions
 from d3ssl.models import Backbone
 from d3ssl.models.modes import evaluating
-from d3ssl.views.colour import normalise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,39 +65,11 @@ def frozen(backbone: Backbone, device: torch.device) -> Iterator[None]:
         backbone.to(home)
 
 
-def encode_regions(
-    backbone: Backbone, canvases: UInt8[np.ndarray, "B S S C"], boxes: Sequence[Float32[np.ndarray, "_ 4"]]
-) -> Float32[Tensor, "N D"]:
-    """The features of some boxes of some images, image by image, on the CPU. Call it inside ``frozen``.
-
-    Args:
-        boxes: for every image (K, 4) xyxy, px of the canvas.
-    """
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    images = torch.from_numpy(canvases).to(device).permute(0, 3, 1, 2).float().div_(255)
-    images = normalise(images, backbone.mean, backbone.std)
-    return backbone.pool(images, [torch.from_numpy(own).to(device) for own in boxes]).float().cpu()
-
-
-def encode_masks(
-    backbone: Backbone, canvases: UInt8[np.ndarray, "B S S C"], masks: Sequence[Bool[np.ndarray, "_ _ _"]]
-) -> Float32[Tensor, "N D"]:
-    """The mean of the last map over some masks of some images, image by image, on the CPU. Call it inside ``frozen``.
-
-    Args:
-        masks: for every image (K, H, W), of its original size; stretched with it, so that a cell of the map counts by
-            the share of it that the mask covers.
-    """
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    images = torch.from_numpy(canvases).to(device).permute(0, 3, 1, 2).float().div_(255)
-    maps = backbone.maps(normalise(images, backbone.mean, backbone.std))[-1].float()
-    rows = []
-    for own, found in zip(masks, maps, strict=True):
-        planes = torch.from_numpy(own).to(found)[:, None]
-        share = torch.nn.functional.interpolate(planes, found.shape[1:], mode="area")[:, 0]
-        share = share / share.sum(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(share.dtype).tiny)
-        rows.append(torch.einsum("khw,chw->kc", share, found))
-    return torch.cat(rows).cpu()
+def check_finite(x: Float[Tensor, "N D"], of: str) -> None:
+    """Raise D3sslError if features are not finite."""
+    if not bool(torch.isfinite(x).all()):
+        problem = f"the backbone gives features of {of} that are not finite (NaN or infinite)"
+        raise D3sslError(problem, remedy="its weights are damaged or its training diverged; look at the run's log.")
 
 
 def check_features(x: Float[Tensor, "N D"], of: str) -> None:
@@ -107,9 +78,7 @@ def check_features(x: Float[Tensor, "N D"], of: str) -> None:
     Raises:
         D3sslError: they are not finite, or the same for all ``of`` them.
     """
-    if not bool(torch.isfinite(x).all()):
-        problem = f"the backbone gives features of {of} that are not finite (NaN or infinite)"
-        raise D3sslError(problem, remedy="its weights are damaged or its training diverged; look at the run's log.")
+    check_finite(x, of)
     x = x.double()
     spread, scale = (x - x.mean(dim=0)).norm(dim=1).max(), x.norm(dim=1).max()
     if bool(spread <= 1e-6 * scale):
@@ -159,7 +128,8 @@ def extract_objects(
     read: list[tuple[int, np.ndarray]] = []
     skipped: list[str] = []
     with frozen(backbone, pick_device(device)), progress(label, len(mine)) as ticker:
-        items = _read_ahead(images, mine, size, backbone.in_channels, workers, 2 * batch_size)
+        jobs = (partial(_read_item, images, index, rows, size, backbone.in_channels) for index, rows in mine)
+        items = read_ahead(jobs, workers, 2 * batch_size)
         for batch in _batches(items, batch_size, skipped, ticker):
             canvases = np.stack([canvas for _, canvas, _, _ in batch])
             if regions == "box":
@@ -215,30 +185,10 @@ Item = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 """Image, canvas (S, S, C), boxes (K, 4) in canvas px, places of the boxes in the image's list of objects."""
 
 
-def _read_ahead(
-    images: ImageSet, wanted: list[tuple[int, np.ndarray]], size: int, channels: int, workers: int, ahead: int
-) -> Iterator[Item | InputError]:
-    """Canvases in order, decoded by threads while the backbone works (decoders release Python's lock)."""
-    waiting: deque[Future[Item | InputError]] = deque()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for index, rows in wanted:
-                waiting.append(pool.submit(_read_item, images, index, rows, size, channels))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_item(images: ImageSet, index: int, rows: np.ndarray, size: int, channels: int) -> Item | InputError:
+def _read_item(images: ImageSet, index: int, rows: np.ndarray, size: int, channels: int) -> Item:
     assert images.annotations is not None
-    try:
-        canvas, found = read_canvas(images.paths[index], size, channels)
-        check_size_annotated(images, index, found)
-    except InputError as error:
-        return error
+    canvas, found = read_canvas(images.paths[index], size, channels)
+    check_size_annotated(images, index, found)
     scale = np.array([size / found[1], size / found[0]] * 2, dtype=np.float32)
     return index, canvas, images.annotations.objects(index).boxes[rows] * scale, rows
 

@@ -41,19 +41,23 @@ def save_backbone(folder: str | Path, backbone: Backbone, manifest: dict[str, An
     name_key = _name_key(backbone.library)
     with write_atomically(folder / WEIGHTS_NAME) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={name_key: backbone.timm_name})
-        own = {
-            "library": backbone.library,
-            name_key: backbone.timm_name,
-            "in_channels": backbone.in_channels,
-            "input_size": backbone.input_size,
-            "mean": list(backbone.mean),
-            "std": list(backbone.std),
-            "region_path": backbone.region_path,
-            "roi_size": backbone.roi_size,
-            "untrained": backbone.unused_parameters,
-            "weights_sha256": sha256(temporary),
-        }
+        own = describe(backbone) | {"weights_sha256": sha256(temporary)}
     write_json(folder / MANIFEST_NAME, own | manifest)
+
+
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """What a backbone knows of itself, as a manifest says it: all but the weights."""
+    return {
+        "library": backbone.library,
+        _name_key(backbone.library): backbone.timm_name,
+        "in_channels": backbone.in_channels,
+        "input_size": backbone.input_size,
+        "mean": list(backbone.mean),
+        "std": list(backbone.std),
+        "region_path": backbone.region_path,
+        "roi_size": backbone.roi_size,
+        "untrained": backbone.unused_parameters,
+    }
 
 
 def save_like_source(backbone: Backbone, path: str | Path) -> None:

@@ -74,6 +74,18 @@ def load_backbone(
     return backbone
 
 
+def manifest_of_spec(spec: str | Path | nn.Module) -> dict[str, Any] | None:
+    """The whole manifest of a run's folder or an exported file; None for any other spec of ``load_backbone``.
+
+    Raises:
+        InputError: as ``load_backbone``.
+        CheckpointError: as ``load_backbone``.
+    """
+    if isinstance(spec, nn.Module) or str(spec).partition(":")[0] in ("timm", "torchvision", "hf"):
+        return None
+    return read_manifest(_weights_of(Path(spec)))
+
+
 def start_backbone(name: str | None, weights: str | None, in_channels: int) -> Backbone:
     """The backbone that a training starts from, in training mode.
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from d3ssl.errors import InputError
 from d3ssl.methods import DecoupleConfig, DepositionConfig, Host, MethodConfig, Plan, find_host, make_plan
 from d3ssl.regions.config import RegionsConfig
+from d3ssl.train.log import check_targets
 from d3ssl.train.optimizer import OptimizerConfig
 from d3ssl.train.schedule import ScheduleConfig
 from d3ssl.views.view import ViewsConfig
@@ -89,6 +90,13 @@ class RuntimeConfig:
     """Keep a frozen teacher's rows of regions that look the same at every visit (post-training); 4·D bytes each."""
     tensorboard: bool = True
     """Also write TensorBoard events to RUN/tensorboard."""
+    log_to: tuple[str, ...] = ()
+    """Also log to these: wandb, mlflow (docs/logs.md). One that fails is warned of; the training goes on."""
+
+    @property
+    def log_targets(self) -> tuple[str, ...]:
+        """All places beside log.jsonl."""
+        return (*(("tensorboard",) if self.tensorboard else ()), *self.log_to)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +214,7 @@ def check(config: RunConfig, num_processes: int) -> None:
         problem = f"canvas.max_candidates {config.canvas.max_candidates} is below views.regions_per_image"
         raise InputError(problem, remedy="raise it: regions are chosen among the candidates.")
     _check_ranges(config)
+    check_targets(config.runtime.log_targets)
     plan = config.plan
     plan.check_batch(train.batch_size)
     if plan.needs_masks and config.canvas.max_candidates > 255:

@@ -1,4 +1,4 @@
-"""One training at a time in a run's folder."""
+"""One process at a time in a run's folder."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ _here: set[Path] = set()
 
 
 @contextmanager
-def lock_run(run: Path) -> Iterator[None]:
+def lock_run(run: Path, what: str = "training") -> Iterator[None]:
     """Hold the lock RUN/.lock: a POSIX record lock, which network disks know too and which ends with its process.
 
     The file says who holds it and stays when the lock is given back. On a disk that knows no locks, a warning is given.
+
+    Args:
+        what: what writes into the folder, for messages.
 
     Raises:
         InputError: another process holds it, or the file cannot be written.
@@ -36,16 +39,16 @@ def lock_run(run: Path) -> Iterator[None]:
     """
     if run.resolve() in _here:
         remedy = "wait until it ends, or choose another --out."
-        raise InputError("another training of this very process writes into this folder", path=run, remedy=remedy)
+        raise InputError(f"another {what} of this very process writes into this folder", path=run, remedy=remedy)
     with _open(run / NAME) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _HELD:
-                raise _held(run, file) from error
+                raise _held(run, file, what) from error
             if error.errno not in _NO_LOCKS:
                 raise
-            remedy = "make sure that no other training writes into this folder."
+            remedy = f"make sure that no other {what} writes into this folder."
             warn(f"{run}: the disk knows no locks ({error.strerror})", remedy)
         _sign(file)
         _here.add(run.resolve())
@@ -78,7 +81,7 @@ def _sign(file: FileIO) -> None:
             raise
 
 
-def _held(run: Path, file: FileIO) -> InputError:
+def _held(run: Path, file: FileIO, what: str) -> InputError:
     file.seek(0)
     try:
         holder = json.loads(file.read())
@@ -86,4 +89,4 @@ def _held(run: Path, file: FileIO) -> InputError:
     except (ValueError, LookupError, TypeError):  # taken just now
         who = "its process is not known yet"
     remedy = "wait until it ends, stop it (kill with its process number, on that host), or choose another --out."
-    return InputError(f"another training writes into this folder ({who})", path=run, remedy=remedy)
+    return InputError(f"another {what} writes into this folder ({who})", path=run, remedy=remedy)

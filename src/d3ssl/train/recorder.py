@@ -15,7 +15,7 @@ from d3ssl.errors import D3sslError
 from d3ssl.methods import Learner, StepOutput
 from d3ssl.models.backbone import Backbone
 from d3ssl.train.collapse import DRIFT, CollapseWatch, DriftWatch, drift_cosine, effective_rank, embedding_spread
-from d3ssl.train.config import RunConfig
+from d3ssl.train.config import RunConfig, as_dict, flatten
 from d3ssl.train.log import RunLog
 
 BackboneMeasure = Callable[[Backbone], dict[str, float]]
@@ -60,7 +60,7 @@ class Recorder:
     """Figures between two lines of the log, and what people see beside the bar."""
 
     def __init__(self, run: Path, start: int, config: RunConfig, measure: BackboneMeasure | None = None) -> None:
-        self.log = RunLog(run, start, config.runtime.tensorboard)
+        self.log = RunLog(run, start, config.runtime.log_targets, flatten(as_dict(config)))
         self.config, self.measure, self.drift = config, measure, DriftWatch()
         self._reset()
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,13 +13,10 @@ from torch import Tensor
 
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.errors import InputError
 from d3ssl.evaluate.detection.network import Target
+from d3ssl.evaluate.encode import to_images
 from d3ssl.evaluate.features import check_size_annotated
 from d3ssl.models import Backbone
-from d3ssl.views.colour import normalise
-
-Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +62,11 @@ def _stretch(masks: Bool[np.ndarray, "n H W"], size: int) -> Bool[np.ndarray, "n
     return stretched
 
 
-def to_images(
-    canvases: Sequence[UInt8[np.ndarray, "S S C"]], backbone: Backbone, device: torch.device
-) -> Float[Tensor, "B C S S"]:
-    """Normalised as the backbone expects."""
-    images = torch.from_numpy(np.stack(canvases)).to(device).permute(0, 3, 1, 2).float().div_(255)
-    return normalise(images, backbone.mean, backbone.std)
-
-
 def make_batch(
     examples: Sequence[Example], flipped: Sequence[bool], backbone: Backbone, device: torch.device
 ) -> tuple[Float[Tensor, "B C S S"], list[Target]]:
     """Images and what is to be found on them; those marked are flipped, left to right."""
-    images = to_images([example.canvas for example in examples], backbone, device)
+    images = to_images(backbone, [example.canvas for example in examples])
     targets = []
     for place, (example, flip) in enumerate(zip(examples, flipped, strict=True)):
         boxes = torch.from_numpy(example.boxes)
@@ -95,30 +80,3 @@ def make_batch(
         target |= {} if masks is None else {"masks": masks}
         targets.append({name: value.to(device) for name, value in target.items()})
     return images, targets
-
-
-def read_ahead(jobs: Iterable[Callable[[], Read]], workers: int, ahead: int) -> Iterator[Read | InputError]:
-    """What the jobs give, in their order, done by threads while the caller works. An InputError is given, not raised.
-
-    Args:
-        workers: threads; 0: one a core.
-        ahead: jobs that may be done before they are needed.
-    """
-
-    def attempt(job: Callable[[], Read]) -> Read | InputError:
-        try:
-            return job()
-        except InputError as error:
-            return error
-
-    waiting: deque[Future[Read | InputError]] = deque()
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(attempt, job))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)

@@ -13,14 +13,16 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from d3ssl.console import progress, warn
+from d3ssl.data.ahead import read_ahead
 from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import gather_list, rank, world_size
 from d3ssl.errors import InputError
 from d3ssl.evaluate.detection.coco_eval import Detections, pack_mask
 from d3ssl.evaluate.detection.config import DetectionConfig
-from d3ssl.evaluate.detection.examples import read_ahead, read_example, to_images
+from d3ssl.evaluate.detection.examples import read_example
 from d3ssl.evaluate.detection.network import Detector
+from d3ssl.evaluate.encode import to_images
 
 MASK_THRESHOLD = 0.5
 """Probability from which a pixel belongs to the object (Mask R-CNN)."""
@@ -39,7 +41,6 @@ def detect(
         InputError: more unusable images than ``config.max_bad_share``.
     """
     backbone = detector.trunk.backbone
-    device = next(detector.parameters()).device
     mine = list(range(len(images)))[rank() :: world_size()]
     jobs = (partial(read_example, images, index, config.size, backbone.in_channels, False) for index in mine)
     found: list[tuple[int, Detections]] = []
@@ -51,7 +52,7 @@ def detect(
             good = [(index, item) for index, item in batch if not isinstance(item, InputError)]
             bad += [str(item) for _, item in batch if isinstance(item, InputError)]
             if good:
-                results = detector(to_images([item.canvas for _, item in good], backbone, device))
+                results = detector(to_images(backbone, [item.canvas for _, item in good]))
                 for (index, _), result in zip(good, results, strict=True):
                     found.append((index, _to_original(result, images, index, config.size)))
             if ticker is not None:

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from d3ssl.console import progress, say, warn
+from d3ssl.data.ahead import read_ahead
 from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.distributed import all_reduce_sum, barrier, rank, world_size
 from d3ssl.errors import CheckpointError, D3sslError, InputError
 from d3ssl.evaluate.detection.config import DetectionConfig
-from d3ssl.evaluate.detection.examples import Example, make_batch, read_ahead, read_example
+from d3ssl.evaluate.detection.examples import Example, make_batch, read_example
 from d3ssl.evaluate.detection.network import Detector
 from d3ssl.files import write_atomically
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm

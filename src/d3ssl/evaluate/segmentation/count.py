@@ -11,6 +11,7 @@ from torch import Tensor
 
 from d3ssl.console import progress
 from d3ssl.data.semantic import SemanticSet
+from d3ssl.evaluate.encode import to_images
 from d3ssl.evaluate.segmentation.config import SegmentationConfig
 from d3ssl.evaluate.segmentation.features import (
     Sample,
@@ -19,7 +20,6 @@ from d3ssl.evaluate.segmentation.features import (
     name_pixels,
     own_part,
     read_samples,
-    to_images,
 )
 from d3ssl.evaluate.segmentation.metrics import Tally, confusion_matrix, count_classes, tally
 from d3ssl.evaluate.segmentation.pictures import Shown

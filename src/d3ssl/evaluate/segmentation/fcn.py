@@ -16,8 +16,9 @@ from d3ssl.console import progress
 from d3ssl.data.semantic import IGNORED, SemanticSet
 from d3ssl.distributed import all_reduce_sum, rank, world_size
 from d3ssl.errors import D3sslError, InputError
+from d3ssl.evaluate.encode import to_images
 from d3ssl.evaluate.segmentation.config import SegmentationConfig
-from d3ssl.evaluate.segmentation.features import Sample, dense_levels, labels_at, read_samples, to_images
+from d3ssl.evaluate.segmentation.features import Sample, dense_levels, labels_at, read_samples
 from d3ssl.models import Backbone
 from d3ssl.models.sync_batch_norm import convert_sync_batch_norm
 from d3ssl.seeds import derive_seed, numpy_generator

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,11 +13,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
+from d3ssl.data.ahead import read_ahead
 from d3ssl.data.images import read_canvas
 from d3ssl.data.semantic import IGNORED, SemanticSet
 from d3ssl.distributed import collective_device, gather_rows, rank, world_size
+from d3ssl.errors import InputError
 from d3ssl.models import Backbone
-from d3ssl.views.colour import normalise
 
 _SCORES_AT_A_TIME = 16_000_000
 
@@ -38,7 +38,7 @@ class Sample:
 def read_samples(
     images: SemanticSet, indices: Sequence[int], *, size: int, channels: int, workers: int, batch_size: int
 ) -> Iterator[list[Sample]]:
-    """Batches in the given order, decoded by threads while the backbone works (decoders release Python's lock).
+    """Batches in the given order, decoded by threads while the backbone works.
 
     Raises:
         InputError: an image or its map cannot be used.
@@ -48,16 +48,15 @@ def read_samples(
         canvas, _ = read_canvas(images.paths[index], size, channels)
         return Sample(index=index, canvas=canvas, labels=images.labels(index))
 
-    waiting: deque[Future[Sample]] = deque()
-    left = deque(indices)
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            while left or waiting:
-                while left and len(waiting) < 2 * batch_size:
-                    waiting.append(pool.submit(read, left.popleft()))
-                yield [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    items = read_ahead((partial(read, index) for index in indices), workers, 2 * batch_size)
+    while found := list(islice(items, batch_size)):
+        yield [_raise_error(item) for item in found]
+
+
+def _raise_error(item: Sample | InputError) -> Sample:
+    if isinstance(item, InputError):
+        raise item
+    return item
 
 
 def own_part(count: int) -> range:
@@ -68,13 +67,6 @@ def own_part(count: int) -> range:
 def gather(rows: Shaped[Tensor, "N ..."]) -> Shaped[Tensor, "M ..."]:
     """The rows of all processes, on the CPU."""
     return gather_rows(rows.to(collective_device())).cpu() if world_size() > 1 else rows.cpu()
-
-
-def to_images(backbone: Backbone, canvases: Sequence[UInt8[np.ndarray, "S S C"]]) -> Float32[Tensor, "B C S S"]:
-    """Canvases as the backbone wants them, on its device."""
-    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
-    images = torch.from_numpy(np.stack(canvases)).to(device).permute(0, 3, 1, 2).float().div_(255)
-    return normalise(images, backbone.mean, backbone.std)
 
 
 def dense_levels(backbone: Backbone, images: Float[Tensor, "B C S S"], levels: int) -> list[Float[Tensor, "B D h w"]]:

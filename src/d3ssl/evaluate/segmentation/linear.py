@@ -13,8 +13,9 @@ from torch import Tensor
 from d3ssl.console import progress
 from d3ssl.data.semantic import IGNORED, SemanticSet
 from d3ssl.errors import D3sslError
+from d3ssl.evaluate.encode import to_images
 from d3ssl.evaluate.segmentation.config import SegmentationConfig
-from d3ssl.evaluate.segmentation.features import dense_levels, labels_at, read_samples, to_images
+from d3ssl.evaluate.segmentation.features import dense_levels, labels_at, read_samples
 from d3ssl.evaluate.segmentation.pool import CellPool
 from d3ssl.models import Backbone
 from d3ssl.seeds import numpy_generator

@@ -13,6 +13,7 @@ from torch import Tensor
 from d3ssl.console import progress
 from d3ssl.data.semantic import SemanticSet
 from d3ssl.errors import InputError
+from d3ssl.evaluate.encode import to_images
 from d3ssl.evaluate.features import check_features
 from d3ssl.evaluate.segmentation.config import SegmentationConfig
 from d3ssl.evaluate.segmentation.features import (
@@ -22,7 +23,6 @@ from d3ssl.evaluate.segmentation.features import (
     own_part,
     read_samples,
     soft_labels,
-    to_images,
 )
 from d3ssl.models import Backbone
 from d3ssl.seeds import numpy_generator

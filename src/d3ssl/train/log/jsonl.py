@@ -1,4 +1,4 @@
-"""The run's log: a line of JSON every few steps, the same figures for TensorBoard."""
+"""The run's own log: a line of JSON every few steps. Resuming and reports read it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from typing import Any
 
 from d3ssl.errors import InputError
 from d3ssl.files import full_disk, write_text
-from d3ssl.train.tensorboard import TensorBoardWriter
 
 NAME = "log.jsonl"
 
 
-class RunLog:
+class JsonLines:
     """Appends to RUN/log.jsonl. On resuming, lines of steps behind the checkpoint's are cut: no step stands twice."""
 
-    def __init__(self, run: Path, start: int, tensorboard: bool) -> None:
+    def __init__(self, run: Path, start: int) -> None:
         path = run / NAME
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         write_text(path, "".join(f"{line}\n" for line in lines if _step(line, start + 1) <= start))
         self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # closed by close()
-        self._writer = TensorBoardWriter(run / "tensorboard", start + 1) if tensorboard else None
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """Append a line; a figure that is not finite becomes null, as JSON has no such numbers.
@@ -37,12 +35,8 @@ class RunLog:
         finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         with _clear_if_full(Path(self._file.name)):
             self._file.write(json.dumps({"step": step, **finite}, allow_nan=False) + "\n")
-        if self._writer:
-            self._writer.write(step, {name.replace("loss_", "loss/"): value for name, value in figures.items()})
 
     def close(self) -> None:
-        if self._writer:
-            self._writer.close()
         with _clear_if_full(Path(self._file.name)):  # it writes what could not be written before
             self._file.close()
 
