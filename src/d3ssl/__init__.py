@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.evaluate import evaluate_objects
+    from d3ssl.export import export_backbone
     from d3ssl.models.load import load_backbone
     from d3ssl.posttraining import posttrain
     from d3ssl.train import RunConfig, pretrain
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "diagnose",
     "evaluate_objects",
+    "export_backbone",
     "load_backbone",
     "posttrain",
     "pretrain",
@@ -31,13 +33,14 @@ __all__ = [
 _HOMES = {
     "RunConfig": "d3ssl.train",
     "evaluate_objects": "d3ssl.evaluate",
+    "export_backbone": "d3ssl.export",
     "load_backbone": "d3ssl.models.load",
     "posttrain": "d3ssl.posttraining",
     "pretrain": "d3ssl.train",
     "recipe": "d3ssl.train.recipe",
 }
 
-_PACKAGES = ("data", "diagnose", "doctor", "evaluate", "methods", "models", "regions", "train", "views")
+_PACKAGES = ("data", "diagnose", "doctor", "evaluate", "export", "methods", "models", "regions", "train", "views")
 
 
 def __getattr__(name: str) -> Any:
