@@ -11,6 +11,7 @@ from d3ssl.options import make_parser, parse
 _EXAMPLES = (
     "d3ssl export run/ --to timm --out backbone.safetensors",
     "d3ssl export run/ --to torchvision-detector --out body.pth",
+    "d3ssl export run/ --to hf --out folder/ --licence apache-2.0 --push ORG/NAME",
     "d3ssl export timm:convnext_tiny:pretrained --to onnx --out convnext.onnx",
 )
 
@@ -29,9 +30,14 @@ def run(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, required=True, help="file or folder to make; it must not be there yet")
     parser.add_argument("--channels", type=int, default=3, help="of the images, for timm: and hf:; a run knows its own")
     parser.add_argument("--licence", type=str | None, default=None, help="of the weights, for the model card of hf")
+    parser.add_argument("--push", type=str | None, default=None, help="ORG/NAME on Hugging Face's hub, for target hf")
     options = parse(parser, argv)
-    tell(
-        export_backbone(
-            options.backbone, options.to, options.out, in_channels=options.channels, licence=options.licence
-        )
+    found = export_backbone(
+        options.backbone,
+        options.to,
+        options.out,
+        in_channels=options.channels,
+        licence=options.licence,
+        push_to=options.push,
     )
+    tell(found)

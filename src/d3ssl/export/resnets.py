@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,12 +54,16 @@ def find_resnet(backbone: Backbone) -> ResNet | None:
 
     timm and torchvision call them by the same names, and so they do their layers.
     """
-    name = backbone.timm_name.partition(".")[0]
-    if backbone.library == "module" or name not in list_models(torchvision.models):
+    return resnet_named(backbone.timm_name.partition(".")[0]) if backbone.library != "module" else None
+
+
+def resnet_named(name: str) -> ResNet | None:
+    """A plain ResNet by its name; None: there is none."""
+    if name not in list_models(torchvision.models):
         return None
     if get_model_builder(name).__module__ != torchvision.models.resnet.__name__:
         return None
-    depth = int("".join(sign for sign in name.split("_")[-2 if name.startswith("wide") else 0] if sign.isdigit()))
+    depth = int(re.findall(r"resne[xt]+(\d+)", name)[0])
     groups, width = _WIDTHS.get(name, (1, 64))
     return ResNet(name=name, depth=depth, groups=groups, width=width)
 

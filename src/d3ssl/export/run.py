@@ -10,6 +10,7 @@ from torch import nn
 
 from d3ssl.console import say
 from d3ssl.errors import InputError, nearest
+from d3ssl.export.push import check_push, push
 from d3ssl.export.target import Origin, Target, Verified
 from d3ssl.export.targets import TARGETS
 from d3ssl.files import write_new
@@ -27,6 +28,8 @@ class Exported:
     verified: Verified
     loading: str
     """The lines that load it."""
+    pushed: str | None = None
+    """Address of the commit on the hub."""
 
 
 def export_backbone(
@@ -36,6 +39,7 @@ def export_backbone(
     *,
     in_channels: int = 3,
     licence: str | None = None,
+    push_to: str | None = None,
 ) -> Exported:
     """Write a backbone in another tool's format, and verify it by loading it there and comparing maps.
 
@@ -45,14 +49,18 @@ def export_backbone(
         out: the file or folder to make.
         in_channels: of the images, for ``timm:`` and ``hf:``; a run knows its own.
         licence: of the weights, for the model card of ``hf``.
+        push_to: ORG/NAME on Hugging Face's hub, for ``hf``: uploaded once it is verified.
 
     Raises:
-        InputError: unknown target, a backbone that it cannot hold, a package that is not installed, an existing path.
-        D3sslError: the maps differ, or the disk is full. Nothing is left then.
+        InputError: unknown target, a backbone that it cannot hold, a package that is not installed, an existing path,
+            no token to push with.
+        D3sslError: the maps differ, or the disk is full: nothing is left then. Or the folder could not be pushed.
     """
     target, out = find_target(to), Path(out)
     _check_path(to, target, out)
     _check_packages(to, target)
+    if push_to is not None:
+        check_push(push_to, to)
     network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, in_channels=in_channels)
     _check_held(to, target, network)
     origin = Origin(spec=_spec(backbone, network), run=_run_of(backbone), licence=licence)
@@ -64,7 +72,8 @@ def export_backbone(
             verified = target.verify(path, network)
     finally:
         network.train(training)
-    return Exported(path=out, target=to, verified=verified, loading=target.loading(network, out))
+    pushed = push(out, push_to) if push_to is not None else None
+    return Exported(path=out, target=to, verified=verified, loading=target.loading(network, out), pushed=pushed)
 
 
 def tell(found: Exported) -> None:
@@ -73,6 +82,8 @@ def tell(found: Exported) -> None:
     difference = found.verified.difference
     shown = "" if difference is None else f"; largest difference {difference:.1e}"
     say(f"{found.path}: {size / 1e6:.1f} MB for {found.target}, verified: {found.verified.how}{shown}")
+    if found.pushed is not None:
+        say(f"pushed: {found.pushed}")
     say(f"load it:\n{found.loading}")
 
 

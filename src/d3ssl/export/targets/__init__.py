@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from d3ssl.export.target import Target
 from d3ssl.export.targets.detectron2 import Detectron2
+from d3ssl.export.targets.hf import HuggingFace
 from d3ssl.export.targets.mmdetection import MMDetection
 from d3ssl.export.targets.onnx import Onnx
 from d3ssl.export.targets.timm import Timm
@@ -14,6 +15,7 @@ TARGETS: dict[str, Target] = {
     "timm": Timm(),
     "torchvision": Torchvision(),
     "torchvision-detector": TorchvisionDetector(),
+    "hf": HuggingFace(),
     "onnx": Onnx(),
     "torch-export": TorchExport(),
     "detectron2": Detectron2(),

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from d3ssl.export.target import MapsReader, Origin, Target, Verified, any_sizes, compare_maps
-from d3ssl.export.traced import trace
+from d3ssl.export.target import MapsReader, Origin, Target, Verified, compare_maps
+from d3ssl.export.traced import size_note, trace, traced_sizes
 from d3ssl.models.backbone import Backbone
 
 
@@ -38,12 +38,12 @@ class Onnx(Target):
         made.save(path, external_data=_size(backbone) > 1.9e9)  # a file of protobuf holds 2 GB
 
     def verify(self, path: Path, backbone: Backbone) -> Verified:
-        return compare_maps(onnx_reader(path), backbone, any_sizes(backbone))
+        return compare_maps(onnx_reader(path), backbone, traced_sizes(backbone))
 
     def loading(self, backbone: Backbone, path: Path) -> str:
         return (
             f'session = onnxruntime.InferenceSession("{path}")\n'
-            f'maps = session.run(None, {{"images": images}})  # float32 (B, {backbone.in_channels}, H, W)'
+            f'maps = session.run(None, {{"images": images}})  # {size_note(backbone)}'
         )
 
 

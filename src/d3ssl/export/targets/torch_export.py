@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from d3ssl.export.target import Origin, Target, Verified, any_sizes, compare_maps
-from d3ssl.export.traced import trace
+from d3ssl.export.target import Origin, Target, Verified, compare_maps
+from d3ssl.export.traced import size_note, trace, traced_sizes
 from d3ssl.models.backbone import Backbone
 
 
@@ -22,13 +23,12 @@ class TorchExport(Target):
         return None
 
     def write(self, backbone: Backbone, path: Path, origin: Origin) -> None:
-        torch.export.save(trace(backbone), path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No complete tensor found")  # of views that share storage, on the CPU
+            torch.export.save(trace(backbone), path)
 
     def verify(self, path: Path, backbone: Backbone) -> Verified:
-        return compare_maps(torch.export.load(path).module(), backbone, any_sizes(backbone))
+        return compare_maps(torch.export.load(path).module(), backbone, traced_sizes(backbone))
 
     def loading(self, backbone: Backbone, path: Path) -> str:
-        return (
-            f'net = torch.export.load("{path}").module()\n'
-            f"maps = net(images)  # (B, {backbone.in_channels}, H, W), the deepest map last"
-        )
+        return f'net = torch.export.load("{path}").module()\nmaps = net(images)  # {size_note(backbone)}'
