@@ -10,6 +10,7 @@ from d3ssl.export.targets.onnx import Onnx
 from d3ssl.export.targets.timm import Timm
 from d3ssl.export.targets.torch_export import TorchExport
 from d3ssl.export.targets.torchvision import Torchvision, TorchvisionDetector
+from d3ssl.export.targets.ultralytics import Ultralytics
 
 TARGETS: dict[str, Target] = {
     "timm": Timm(),
@@ -20,4 +21,5 @@ TARGETS: dict[str, Target] = {
     "torch-export": TorchExport(),
     "detectron2": Detectron2(),
     "mmdetection": MMDetection(),
+    "ultralytics": Ultralytics(),
 }
