@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-import segmentation_models_pytorch as smp
+import segmentation_models_pytorch as smp  # pyright: ignore[reportMissingImports]
 import torch
 from safetensors.torch import load_file
 from torch import nn

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DetrConfig, DetrForObjectDetection, TimmBackbone, TimmBackboneConfig
+from transformers import (  # pyright: ignore[reportMissingImports]
+    DetrConfig,
+    DetrForObjectDetection,
+    TimmBackbone,
+    TimmBackboneConfig,
+)
 
 
 def make_detr(folder: Path, classes: int, **options: Any) -> DetrForObjectDetection:
     """A DETR whose backbone has the weights of the folder; everything behind it starts at random."""
     backbone: Any = TimmBackbone.from_pretrained(f"local-dir:{folder}", out_indices=[-1])
-    config = TimmBackboneConfig(backbone=f"local-dir:{folder}", out_indices=[-1])
-    detr = DetrForObjectDetection(DetrConfig(backbone_config=config, num_labels=classes, **options))
+    body_options: dict[str, Any] = {"backbone": f"local-dir:{folder}", "out_indices": [-1]}
+    all_options = {"backbone_config": TimmBackboneConfig(**body_options), "num_labels": classes} | options
+    detr = DetrForObjectDetection(DetrConfig(**all_options))
     body: Any = detr.model.backbone.model
     found = body.load_state_dict(backbone._backbone.state_dict(), strict=False)
     assert not found.missing_keys

@@ -56,6 +56,11 @@ def check_graph(read: Any, spec: str, channels: int) -> None:
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+ultralytics = pytest.mark.skipif(
+    importlib.util.find_spec("ultralytics") is None, reason="needs ultralytics (AGPL-3.0): pip install ultralytics"
+)
+
+
 @pytest.fixture(autouse=True)
 def symbolic_sizes_are_no_integers(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.export runs the code with sizes that stand for any number, which the checks of types refuse."""
@@ -140,7 +145,7 @@ def test_folders_of_more_families(spec: str, tmp_path: Path) -> None:
 
 @hf
 def test_the_image_processor_normalises_as_the_backbone_expects(tmp_path: Path) -> None:
-    from transformers import AutoImageProcessor
+    from transformers import AutoImageProcessor  # pyright: ignore[reportMissingImports]
 
     backbone = d3ssl.load_backbone("timm:test_resnet")
     backbone.mean, backbone.std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
@@ -204,3 +209,32 @@ def test_pushing_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         export_backbone("timm:test_resnet", "hf", tmp_path / "a", push_to=name)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- ultralytics ---------------------------------------------------------------------------------------------------
+
+
+@ultralytics
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_yolo_has_the_maps_and_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path / "settings"))
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    backbone = d3ssl.load_backbone("timm:resnet18")
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: another ε would show
+            module.running_var.uniform_(0.001, 1.0)  # type: ignore[union-attr]
+    export(backbone, "ultralytics", tmp_path / "yolo")
+    from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
+    from ultralytics.utils import DEFAULT_CFG  # pyright: ignore[reportMissingImports]
+
+    opened: Any = YOLO(tmp_path / "yolo" / "yolo.pt")
+    yolo = opened.model.train()
+    for parameter in yolo.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    yolo.args = DEFAULT_CFG
+    box = {"batch_idx": torch.tensor([0.0, 1.0]), "cls": torch.tensor([[3.0], [5.0]])}
+    batch = box | {"img": torch.rand(2, 3, 64, 64), "bboxes": torch.tensor([[0.5, 0.5, 0.6, 0.4]] * 2)}
+    loss = yolo(batch)[0].sum()
+    loss.backward()
+    assert torch.isfinite(loss) and float(yolo.model[1].m[0].weight.grad.abs().sum()) > 0

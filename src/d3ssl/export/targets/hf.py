@@ -45,7 +45,7 @@ class HuggingFace(Target):
         write_text(path / "README.md", write_card(backbone, origin, self.loading(backbone, Path(path.name))))
 
     def verify(self, path: Path, backbone: Backbone) -> Verified:
-        from transformers import AutoImageProcessor, AutoModel, TimmBackbone
+        from transformers import AutoImageProcessor, AutoModel, TimmBackbone  # pyright: ignore[reportMissingImports]
 
         with _quiet():
             model: Any = AutoModel.from_pretrained(path).eval()
@@ -84,7 +84,7 @@ class HuggingFace(Target):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' bar for a file that is there already."""
-    from transformers.utils import logging
+    from transformers.utils import logging  # pyright: ignore[reportMissingImports]
 
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -49,7 +49,7 @@ class Onnx(Target):
 
 def onnx_reader(path: Path) -> MapsReader:
     """The maps as onnxruntime computes them on the CPU."""
-    import onnxruntime
+    import onnxruntime  # pyright: ignore[reportMissingImports]
 
     session: Any = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

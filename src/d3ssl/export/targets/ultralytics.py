@@ -1,4 +1,4 @@
-"""ultralytics: a YOLO on a plain ResNet. The tool is under AGPL-3.0: it is no dependency, and nothing of it is copied."""
+"""ultralytics: a YOLO on a plain ResNet. The tool is AGPL-3.0: it is no dependency, and nothing of it is copied."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Ultralytics(Target):
 
 def _open(path: Path) -> Any:
     os.environ.setdefault("YOLO_OFFLINE", "true")  # loading a local file asks no server
-    from ultralytics import YOLO
+    from ultralytics import YOLO  # pyright: ignore[reportMissingImports]
 
     return YOLO(path, verbose=False)
 
