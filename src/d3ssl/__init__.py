@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from d3ssl import diagnose
     from d3ssl.embedding import embed
     from d3ssl.evaluate import evaluate_objects
+    from d3ssl.export import export_backbone
     from d3ssl.models.load import load_backbone
     from d3ssl.posttraining import posttrain
     from d3ssl.train import RunConfig, pretrain
@@ -24,6 +25,7 @@ __all__ = [
     "diagnose",
     "embed",
     "evaluate_objects",
+    "export_backbone",
     "load_backbone",
     "posttrain",
     "pretrain",
@@ -34,13 +36,26 @@ _HOMES = {
     "RunConfig": "d3ssl.train",
     "embed": "d3ssl.embedding",
     "evaluate_objects": "d3ssl.evaluate",
+    "export_backbone": "d3ssl.export",
     "load_backbone": "d3ssl.models.load",
     "posttrain": "d3ssl.posttraining",
     "pretrain": "d3ssl.train",
     "recipe": "d3ssl.train.recipe",
 }
 
-_PACKAGES = ("data", "diagnose", "doctor", "embedding", "evaluate", "methods", "models", "regions", "train", "views")
+_PACKAGES = (
+    "data",
+    "diagnose",
+    "doctor",
+    "embedding",
+    "evaluate",
+    "export",
+    "methods",
+    "models",
+    "regions",
+    "train",
+    "views",
+)
 
 
 def __getattr__(name: str) -> Any:

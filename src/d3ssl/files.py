@@ -8,6 +8,7 @@ import io
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,13 +33,51 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # another thread or machine may write it too
+    with _explain(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _fsync_folder(path.parent)
+        finally:
+            if os.path.lexists(temporary):  # unlink would raise where the folder itself is in the way
+                temporary.unlink()
+
+
+@contextmanager
+def write_new(path: str | Path) -> Iterator[Path]:
+    """Yield a path of the same name in a hidden folder beside; on success what was made there, a file or a folder, is
+    moved to ``path``. On an exception nothing is left.
+
+    Raises:
+        InputError: something is there already.
+        D3sslError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    if os.path.lexists(path):
+        raise InputError("is there already", path=path, remedy="choose another --out, or remove it first.")
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _explain(path):
+        try:
+            hidden.mkdir(parents=True)
+            yield hidden / path.name
+            made = [hidden / path.name, *(hidden / path.name).rglob("*")]
+            for file in [own for own in made if own.is_file()]:
+                with open(file, "rb+") as handle:
+                    os.fsync(handle.fileno())
+            os.rename(hidden / path.name, path)
+            _fsync_folder(path.parent)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _explain(path: Path) -> Iterator[None]:
+    """A full disk and a place that cannot be written, as errors for people."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _fsync_folder(path.parent)
+        yield
     except Exception as error:
         if _is_full_disk(error):
             raise full_disk(path) from error
@@ -52,9 +91,6 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
             problem = f"cannot be written ({error.strerror})"
             raise D3sslError(problem, path=path, remedy="choose another --out.") from error
         raise
-    finally:
-        if os.path.lexists(temporary):  # unlink would raise where the folder itself is in the way
-            temporary.unlink()
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

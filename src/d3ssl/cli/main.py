@@ -20,6 +20,7 @@ COMMANDS = {
     "views": "draw what a run would be trained on, one picture an image",
     "posttrain": "better dense features from the weights you have, on your own unlabelled images",
     "pretrain": "train a backbone on unlabelled images",
+    "export": "write a backbone in another tool's format, verified by loading it there",
     "evaluate": "measure backbones on a task, side by side: objects, segmentation, detection",
     "embed": "features of images or regions into a Parquet file, in the order of the data",
     "benchmark": "build, download and verify OpenImage-MINI from the metadata of Open Images",

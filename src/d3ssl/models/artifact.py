@@ -36,8 +36,7 @@ def save_backbone(folder: str | Path, backbone: Backbone, manifest: dict[str, An
             weights_sha256) is added where ``manifest`` does not say it.
     """
     folder = Path(folder)
-    weights = backbone.named_weights()
-    state = {key: _to_save(weights[key]) for key in without_classifier(weights, classifier_layers(backbone.net))}
+    state = library_state(backbone)
     name_key = _name_key(backbone.library)
     with write_atomically(folder / WEIGHTS_NAME) as temporary:
         safetensors.torch.save_file(state, temporary, metadata={name_key: backbone.timm_name})
@@ -58,6 +57,12 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "roi_size": backbone.roi_size,
         "untrained": backbone.unused_parameters,
     }
+
+
+def library_state(backbone: Backbone) -> dict[str, Tensor]:
+    """The weights by the library's keys, without its classifier: copies on the CPU, contiguous."""
+    weights = backbone.named_weights()
+    return {key: _to_save(weights[key]) for key in without_classifier(weights, classifier_layers(backbone.net))}
 
 
 def save_like_source(backbone: Backbone, path: str | Path) -> None:

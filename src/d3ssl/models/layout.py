@@ -211,9 +211,9 @@ def _keep_output(store: dict[str, Tensor], name: str) -> Any:
 
 def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in_channels: int) -> Layout:
     """Maps by ``forward_intermediates``; a network that refuses a tiny image is limited to its own size."""
-    own_size = _own_size(net)
+    made_for = own_size(net)
     problem: Exception | None = None
-    for size in ((2 * stride, 3 * stride), own_size):
+    for size in ((2 * stride, 3 * stride), made_for):
         try:
             with torch.enable_grad():
                 maps = run_intermediates(net, _probe(net, in_channels, *size), is_grid, stride)
@@ -221,7 +221,7 @@ def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in
         except (RuntimeError, ValueError, TypeError, AssertionError, NotImplementedError) as error:
             problem = error
             continue
-        if size != own_size and any(size[0] % found.shape[2] or size[1] % found.shape[3] for found in maps):
+        if size != made_for and any(size[0] % found.shape[2] or size[1] % found.shape[3] for found in maps):
             continue  # the network scales the image to a size of its own, or does not pad its convolutions
         return Layout(
             chain=(),
@@ -230,14 +230,14 @@ def _use_intermediates(net: nn.Module, name: str, is_grid: bool, stride: int, in
             channels=tuple(found.shape[1] for found in maps),
             strides=tuple(round(size[1] / found.shape[3]) for found in maps),
             is_grid=is_grid,
-            fixed_size=size if size == own_size else None,
+            fixed_size=size if size == made_for else None,
             unused=unused,
         )
     remedy = "choose a CNN with feature maps or a ViT, for example resnet18 or vit_small_patch16_224."
     raise InputError(f"the timm network '{name}' gives no feature maps ({problem})", remedy=remedy) from problem
 
 
-def _own_size(net: nn.Module) -> tuple[int, int]:
+def own_size(net: nn.Module) -> tuple[int, int]:
     """Height and width that the network was made for, px."""
     config: dict[str, Any] = getattr(net, "pretrained_cfg", None) or {}
     own: Any = getattr(getattr(net, "patch_embed", None), "img_size", None)
