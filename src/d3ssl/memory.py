@@ -1,14 +1,18 @@
-"""Memory that is freed is kept for the next step."""
+"""Memory of this machine: how much is free, and what is freed is kept for the next step."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """mallopt(3): how much free memory at the top is given back; how many blocks get memory of their own."""
 _NEVER = 2**31 - 1
+_CGROUP = "/sys/fs/cgroup"
+_CONTAINER = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+"""Files with a container's limit and what it uses, of control groups 2 and 1."""
 
 
 def keep_freed_memory() -> bool:
@@ -28,3 +32,31 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_TRIM_THRESHOLD, _NEVER)) and bool(mallopt(_MMAP_MAX, 0))
+
+
+def free_memory() -> int | None:
+    """Bytes that this process could still take: of the machine with its swap, or of the container, whichever is less.
+    None: the system does not say it (it is not Linux)."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    known = {name: int(value.split()[0]) * 1024 for name, _, value in (line.partition(":") for line in lines)}
+    found = known["MemAvailable"] + known["SwapFree"]
+    for limit, used in _CONTAINER:
+        try:
+            most, now = (Path(_CGROUP, name).read_text(encoding="ascii").strip() for name in (limit, used))
+        except OSError:
+            continue
+        if most.isdecimal() and now.isdecimal():  # "max": no limit
+            found = min(found, max(int(most) - int(now) + _reclaimable(), 0))
+    return found
+
+
+def _reclaimable() -> int:
+    """Files that the container keeps in memory and would give up."""
+    try:
+        lines = Path(_CGROUP, "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))

@@ -318,7 +318,9 @@ def test_unreadable_images_are_left_out_and_named(
 
 def test_above_the_share_of_the_images_tried_unreadable_ones_are_an_error(scenes: ImageSet, tmp_path: Path) -> None:
     images = damaged(scenes, tmp_path / "scenes", 3, 5, 9, 17)
-    with pytest.raises(InputError, match=rf"images tried cannot.*0\.01:(?s:.*){scenes.ids[3]}(?s:.*)max_bad_share"):
+    with pytest.raises(
+        InputError, match=rf"images tried cannot be used.*0\.01:(?s:.*){scenes.ids[3]}(?s:.*)max_bad_share"
+    ):
         build_probes(images, CONFIG, 0)  # four of 30 are more than a few
     with pytest.raises(InputError, match="out of range"):
         build_probes(images, replace(CONFIG, max_bad_share=1.5), 0)

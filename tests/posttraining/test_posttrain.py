@@ -112,7 +112,7 @@ def test_kept_rows_are_those_of_the_view_itself(tiles: Path, tmp_path: Path) -> 
         10,
         torch.device("cpu"),
     )
-    views = whole._make_views(batch, 0)
+    views = whole.make_views(batch, 0)
     fresh = whole.learner.read_teacher(views.views["alone"], views.slots, "alone")
     drawn = trainer.views.sample(batch, Draws(seed=own.train.seed))
     first = trainer.kept.rows(batch, drawn)["alone"]

@@ -51,11 +51,12 @@ def draw_pictures(backbone: Backbone, probes: ProbeSet, config: DiagnoseConfig) 
     different ones of these objects: 1 means as far as another object.
     """
     with probed(backbone, pick_device(config.device)):
+        some = probes.context.first(_SHOWN)
         total = sum(probe.boxes[..., 0].size for probe in (probes.context, probes.position))
+        total += len(some.boxes) if config.gradient_objects else 0
         with progress("pictures", total) as ticker:
             context = read_probe(backbone, probes.context, config.batch_size, ticker, None)[REGION]
             position = read_probe(backbone, probes.position, config.batch_size, ticker, None)[REGION]
-            some = probes.context.first(_SHOWN)
             receptive = None
             if config.gradient_objects:
                 centres = {REGION: context.flatten(0, 1).mean(dim=0)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from d3ssl.console import Ticker
 from d3ssl.diagnose.features import REGION, Way, by_way, device_of, first_rows, prepare
 from d3ssl.diagnose.sets import Probe
+from d3ssl.errors import InputError
 from d3ssl.models import Backbone
 from d3ssl.models.regions_by_layer import layer_names, read_layers
 
@@ -103,10 +104,12 @@ def _gradients(
             features = by_way(read_layers(backbone, shown, places, covered, blocks=blocks))
         features = {way: features[way] for way in centres}
         for way, own in features.items():
-            gradient = None
-            if own.requires_grad:
-                power = (own.float() - centres[way].to(own.device)).square().sum()
-                (gradient,) = torch.autograd.grad(power, shown, retain_graph=True, allow_unused=True)
+            if not own.requires_grad:
+                remedy = "take torch.no_grad() and detach() out of the module and of maps=; or set gradient_objects=0."
+                problem = "the backbone's features carry no gradient, so what moves them is not known"
+                raise InputError(problem, remedy=remedy)
+            power = (own.float() - centres[way].to(own.device)).square().sum()
+            (gradient,) = torch.autograd.grad(power, shown, retain_graph=True, allow_unused=True)
             found[way] = _magnitude(torch.zeros_like(shown) if gradient is None else gradient, backbone)
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import d3ssl
 from d3ssl.console import show_table
@@ -18,6 +19,7 @@ from d3ssl.diagnose.config import DiagnoseConfig, PaddingMode
 from d3ssl.diagnose.cutouts import find_candidates, open_probe_images, procedural_images
 from d3ssl.diagnose.diagnosis import Diagnosis, Options
 from d3ssl.diagnose.measure import MEASURES
+from d3ssl.diagnose.past import modules_of
 from d3ssl.diagnose.pictures import Pictures, draw_pictures
 from d3ssl.diagnose.probes import build_probes
 from d3ssl.diagnose.report import write_report
@@ -97,7 +99,7 @@ class _Subject:
 
 
 def diagnose_backbone(
-    backbone: Backbone | str | Path | Sequence[Backbone | str | Path],
+    backbone: nn.Module | str | Path | Sequence[nn.Module | str | Path],
     data: str | Path | None = None,
     out: str | Path | None = None,
     config: DiagnoseConfig | None = None,
@@ -108,7 +110,8 @@ def diagnose_backbone(
     """Build probes from data, diagnose, and write ``OUT/diagnosis.json``, ``OUT/report.html`` and ``OUT/probes.png``.
 
     Args:
-        backbone: a backbone, or its spec (see ``load_backbone``); or several, which are measured on the same probes.
+        backbone: a backbone, a module of timm or torchvision, or a spec (see ``load_backbone``; what it makes of other
+            modules with ``maps=``); or several, which are measured on the same probes.
         data: COCO data with masks, or a folder of `d3ssl scenes` (its ``val``); None: procedural scenes are made.
         out: folder; None: nothing is written.
         probes: a file of probes to use instead of data; its options hold.
@@ -147,7 +150,10 @@ def diagnose_backbone(
         if save_to is not None:
             sets = save_probes(save_to, sets, options=_plain(config, _OF_PROBES), data=source)
         diagnoses, first = _collect(subjects, sets, config)
-    rows = {own.spec: found.as_dict() for own, found in zip(subjects, diagnoses, strict=True)}
+    rows = {
+        own.spec: found.as_dict() | {"trained_with": modules_of(own.spec)}
+        for own, found in zip(subjects, diagnoses, strict=True)
+    }
     for row in rows.values():
         _add_size(row, config)
     found = dict(rows[subjects[0].spec])
@@ -161,11 +167,13 @@ def diagnose_backbone(
     return found
 
 
-def _load(backbones: Backbone | str | Path | Sequence[Backbone | str | Path], config: DiagnoseConfig) -> list[_Subject]:
-    listed = [backbones] if isinstance(backbones, Backbone | str | Path) else list(backbones)
+def _load(
+    backbones: nn.Module | str | Path | Sequence[nn.Module | str | Path], config: DiagnoseConfig
+) -> list[_Subject]:
+    listed = list(backbones) if isinstance(backbones, list | tuple) else [backbones]
     subjects = [
-        _Subject(spec=own.timm_name, network=own)
-        if isinstance(own, Backbone)
+        _given(own, config)
+        if not isinstance(own, str | Path)
         else _Subject(spec=str(own), network=load_backbone(own, **config.reading()))
         for own in listed
     ]
@@ -174,6 +182,12 @@ def _load(backbones: Backbone | str | Path | Sequence[Backbone | str | Path], co
         problem = "no backbone" if not specs else "the same backbone twice: " + ", ".join(specs)
         raise InputError(f"{problem} to diagnose", remedy="give every backbone once.")
     return subjects
+
+
+def _given(module: Any, config: DiagnoseConfig) -> _Subject:
+    """A backbone, or a module that ``load_backbone`` takes."""
+    network = module if isinstance(module, Backbone) else load_backbone(module, **config.reading())
+    return _Subject(spec=network.timm_name, network=network)
 
 
 def _as_stored(config: DiagnoseConfig, file: ProbeFile) -> DiagnoseConfig:

@@ -53,9 +53,13 @@ def sensitivity(features: Float[Tensor, "O C D"] | Float[np.ndarray, "O C D"], *
             little the features know about the object.
 
     Raises:
-        InputError: fewer than two objects or conditions.
+        InputError: fewer than two objects or conditions, or another shape.
         D3sslError: features are not finite or all the same.
     """
+    if features.ndim != 3:
+        problem = f"features of the shape {tuple(features.shape)}, where (objects, conditions, D) is wanted"
+        remedy = "give each object under two conditions or more: features.reshape(objects, conditions, -1)."
+        raise InputError(problem, remedy=remedy)
     return _ratio(distances(torch.as_tensor(features), others))
 
 

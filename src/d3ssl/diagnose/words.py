@@ -142,7 +142,10 @@ def advice(row: dict[str, Any]) -> list[str]:
                 f"mask and {by_mask[1]:.2f} by box."
             )
         found.append(
-            "Pre-train or go on training with the de-coupling module (d3ssl pretrain ... --method.decouple true), "
+            "The run trained with the de-coupling module already: train longer or on more images that show several "
+            "objects, then diagnose again on the same probes (--save_probes, --probes)."
+            if "decouple" in row.get("trained_with", ())
+            else "Pre-train or go on training with the de-coupling module (d3ssl pretrain ... --method.decouple true), "
             "then diagnose again on the same probes (--save_probes, --probes)."
         )
     touching, far = (row["by_distance"].get(name, {}).get("neighbour_leakage") for name in ("touching", "far"))
@@ -152,9 +155,12 @@ def advice(row: dict[str, Any]) -> list[str]:
         else:
             found.append("Only neighbours that touch are read: tighter boxes, masks or larger images help.")
     if place >= _MARKED:
+        done = "deposition" in row.get("trained_with", ())
+        advised = "Train with the de-positioning module (d3ssl pretrain ... --method.deposition true); and see"
         found.append(
-            "Train with the de-positioning module (d3ssl pretrain ... --method.deposition true); and see with "
-            "--padding '[zeros,circular,reflect,replicate]' how much of it comes from the padding of convolutions."
+            ("The run trained with the de-positioning module already: see" if done else advised)
+            + " with --padding '[zeros,circular,reflect,replicate]' how much of it comes from the padding of "
+            "convolutions."
         )
     sizes = {side: own["context_sensitivity"] for side, own in row["by_size"].items()}
     if len(sizes) > 1 and max(sizes.values()) > 1.5 * max(min(sizes.values()), _SLIGHT):

@@ -18,6 +18,7 @@ from d3ssl.data.images import read_canvas
 from d3ssl.data.processes import num_cores
 from d3ssl.doctor.check import Check
 from d3ssl.errors import D3sslError, InputError
+from d3ssl.memory import free_memory
 from d3ssl.methods import Learner
 from d3ssl.regions.find import compile_method, encode_png, find_in_file
 from d3ssl.regions.table import RegionTable, read_regions
@@ -27,6 +28,7 @@ from d3ssl.train.loader import CanvasDataset, StepSampler, loading
 from d3ssl.train.loop import Trainer, make_backbone
 from d3ssl.train.optimizer import make_optimizer
 from d3ssl.train.process import choose_device
+from d3ssl.train.step_memory import activation_bytes
 
 _READ, _FOUND, _TRAINED = 64, 12, 64
 """Images on which reading, regions and training are timed."""
@@ -123,6 +125,7 @@ def time_training(images: ImageSet, chosen: list[int], run: RunConfig) -> dict[s
     table = read_regions(run.regions) if run.regions is not None else _find_all(few, run)
     dataset = CanvasDataset(few, table, config.canvas, config.train.seed, masks=config.plan.needs_masks)
     trainer = Trainer(config, dataset, _STEPS + 1, device)
+    each = activation_bytes(trainer, dataset)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     sampler = StepSampler(0, _STEPS + 1, batch, 1, 0, 1)
@@ -139,6 +142,7 @@ def time_training(images: ImageSet, chosen: list[int], run: RunConfig) -> dict[s
     rate = batch / float(np.median(times))
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "activation_bytes": part * each,
         "timed_batch": batch,
         "timed_steps": len(times),
         "training_images_per_s": rate,
@@ -222,10 +226,22 @@ def _told(found: dict[str, Any], run: RunConfig, *, timed: bool) -> list[Check]:
         )
     )
     least = found["weights_bytes"] + found["batch_bytes"]
+    if found.get("activation_bytes") and not found.get("peak_device_bytes"):
+        return [*checks, _memory(found, run, least + found["activation_bytes"])]
     text = f"{amount(least)} and the activations; loader {amount(found['loader_bytes'])}"
     if found.get("peak_device_bytes"):
         text = f"{amount(found['peak_device_bytes'])} on the device at most; loader {amount(found['loader_bytes'])}"
     return [*checks, Check(name="memory", status="ok", finding=text)]
+
+
+def _memory(found: dict[str, Any], run: RunConfig, least: int) -> Check:
+    """On the CPU: what a step takes at least, against what is free now."""
+    free = free_memory()
+    text = f"a step takes {amount(least)} or more; loader {amount(found['loader_bytes'])}"
+    if free is None or least <= free:
+        return Check(name="memory", status="ok", finding=text)
+    remedy = "raise --train.accumulate, or lower --train.batch_size or --views.size."
+    return Check(name="memory", status="fail", finding=f"{text}; {amount(free)} are free.", remedy=remedy)
 
 
 def _disk(found: dict[str, Any], run: RunConfig) -> Check:

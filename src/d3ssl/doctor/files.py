@@ -90,10 +90,15 @@ def _readable(ids: list[str], scan: Scan, run: RunConfig) -> list[Check]:
     return checks
 
 
-def _channels(ids: list[str], scan: Scan, run: RunConfig) -> Check:
-    good = scan.facts["status"] == GOOD
+def usable(scan: Scan, run: RunConfig) -> Bool[np.ndarray, "images"]:
+    """Which images a run can train on: those that can be read and have its channels, or one where it has three."""
     channels, wanted = scan.facts["channels"], run.canvas.channels
-    fits = (channels == wanted) | ((channels == 1) & (wanted == 3))
+    return (scan.facts["status"] == GOOD) & ((channels == wanted) | ((channels == 1) & (wanted == 3)))
+
+
+def _channels(ids: list[str], scan: Scan, run: RunConfig) -> Check:
+    good, fits = scan.facts["status"] == GOOD, usable(scan, run)
+    channels, wanted = scan.facts["channels"], run.canvas.channels
     wrong = good & ~fits
     kinds = _histogram(channels[good])
     mix = ", ".join(f"{number} of {kind} channel{'s' if kind != '1' else ''}" for kind, number in kinds.items())
@@ -102,7 +107,7 @@ def _channels(ids: list[str], scan: Scan, run: RunConfig) -> Check:
     count, readable = int(wrong.sum()), int(good.sum())
     fails = too_many_bad(count, readable, run.canvas.max_bad_share)
     most = max(kinds, key=lambda kind: kinds[kind])
-    fitting = int((good & fits).sum()) >= count
+    fitting = int(fits.sum()) >= count
     convert = f"take them away, or convert them to {wanted} channels."
     return Check(
         name="channels",

@@ -16,8 +16,7 @@ from d3ssl.doctor.check import Check, ordered
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.estimates import estimate
 from d3ssl.doctor.examination import Examination
-from d3ssl.doctor.files import check_files
-from d3ssl.doctor.look import GOOD
+from d3ssl.doctor.files import check_files, usable
 from d3ssl.doctor.objects import check_annotated
 from d3ssl.doctor.regions import check_region_choice
 from d3ssl.doctor.report import write_report
@@ -53,7 +52,7 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
     if images.annotations is not None:
         objects = check_annotated(images, chosen, scan, run, config.draws)
     checks += [*files.checks, *(objects.checks if objects else []), *check_region_choice(images, run)]
-    good = [chosen[place] for place in np.flatnonzero(scan.facts["status"] == GOOD)]
+    good = [chosen[place] for place in np.flatnonzero(usable(scan, run))]
     estimates: dict[str, Any] = {}
     if good and not any(check.name == "regions" and check.status == "fail" for check in checks):
         estimates, more = estimate(images, good, run, timed=config.time)

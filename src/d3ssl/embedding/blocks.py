@@ -16,6 +16,7 @@ from torch import Tensor
 
 from d3ssl.console import Ticker, progress, say, warn
 from d3ssl.data.ahead import read_ahead
+from d3ssl.data.bad_images import too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.embedding.config import EmbedConfig
@@ -157,7 +158,7 @@ def _encode(work: Work, items: Sequence[Item]) -> Float32[Tensor, "N D"]:
 def _check_bad(work: Work, bad: dict[int, dict[str, str]], paths: Sequence[Path], total: int) -> None:
     """Raise InputError if too many images cannot be read."""
     named = [f"{name}: {problem}" for own in bad.values() for name, problem in own.items()]
-    if len(named) <= work.config.max_bad_share * total and len(named) < total:
+    if not too_many_bad(len(named), total, work.config.max_bad_share):
         return
     for number in (number for number, own in bad.items() if own):
         paths[number].unlink(missing_ok=True)

@@ -35,13 +35,16 @@ class Row:
     """Seed → backbone."""
 
 
-def make_rows(backbone: Backbone | str | Path, baselines: Sequence[str], reading: dict[str, Any]) -> list[Row]:
+def make_rows(
+    backbone: Backbone | str | Path, baselines: Sequence[str], reading: dict[str, Any], size: int | None = None
+) -> list[Row]:
     """The backbone and its baselines.
 
     Args:
         backbone: itself (then without baselines), or its spec.
         baselines: specs as of ``load_backbone``, or ``random``.
         reading: options of ``load_backbone`` that hold for all rows.
+        size: of the images, px, that all rows see; None: each sees its own input size, which is said where they differ.
 
     Raises:
         InputError: a spec that cannot be loaded (all are tried before anything is measured), or is named twice.
@@ -65,8 +68,11 @@ def make_rows(backbone: Backbone | str | Path, baselines: Sequence[str], reading
     def load(name: str) -> Callable[[int], Backbone]:
         return random if name == RANDOM else lambda seed: load_backbone(name, **reading)
 
-    for name in baselines:
-        load(name)(0)
+    sizes = {spec: first.input_size} | {name: load(name)(0).input_size for name in baselines}
+    if size is None and len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{name} at {side} px" for name, side in sizes.items())
+        remedy = f"give all of them the same, such as --size {max(sizes.values())}, or mind it when you compare."
+        warn(f"the backbones see images of different sizes: {shown}", remedy)
     return [Row(name=name, load=load(name)) for name in names]
 
 

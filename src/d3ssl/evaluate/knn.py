@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Int64
@@ -36,10 +38,15 @@ def object_knn(
         Labels (int64), as a tensor or as an array, whichever ``val_x`` is.
 
     Raises:
-        InputError: no training objects, or k or temperature out of range.
+        InputError: no training objects, labels that are no integers or not as many, or k or temperature out of range.
     """
     if len(train_x) == 0:
         raise InputError("no training objects for k-NN", remedy="give at least one.")
+    if np.asarray(train_y[:1]).dtype.kind not in "iu":
+        remedy = "number the classes: names, train_y = numpy.unique(labels, return_inverse=True)."
+        raise InputError(f"the labels for k-NN are {_kind(train_y)}, not integers", remedy=remedy)
+    if len(train_y) != len(train_x):
+        raise InputError(f"{len(train_x)} training objects with {len(train_y)} labels", remedy="give each one a label.")
     if k < 1 or temperature <= 0:
         remedy = "k is at least 1, the temperature above 0."
         raise InputError(f"k-NN with k = {k}, temperature = {temperature} is impossible", remedy=remedy)
@@ -57,3 +64,8 @@ def object_knn(
         chosen[start : start + _CHUNK] = votes.argmax(dim=1)
     found = labels[chosen].long()
     return found.cpu().numpy() if isinstance(val_x, np.ndarray) else found.to(val_x.device)
+
+
+def _kind(labels: Any) -> str:
+    found = np.asarray(labels[:1])
+    return "texts" if found.dtype.kind in "US" else f"of the type {found.dtype}"

@@ -258,6 +258,7 @@ def check_size(backbone: Backbone, size: tuple[int, int]) -> None:
     if fixed is not None and size != fixed:
         problem = f"'{backbone.timm_name}' takes only images of {fixed[0]} × {fixed[1]} px, not {size[0]} × {size[1]}"
         remedy = (
+            f"give images of that size (such as --size {fixed[0]}), or "
             "choose a CNN or a ViT with a plain patch grid, which take any size (a timm ViT of your own: create it "
             "with dynamic_img_size=True)."
         )

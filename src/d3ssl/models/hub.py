@@ -53,7 +53,9 @@ def _from_folder(folder: Path, in_channels: int) -> Backbone:
         raise InputError(f"unknown timm network '{architecture}'", path=path, remedy=remedy)
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
     if weights is None:
-        raise InputError(f"holds none of {', '.join(_WEIGHTS)}", path=folder, remedy="download the whole repository.")
+        raise InputError(
+            f"holds none of {', '.join(_WEIGHTS)}", path=folder, remedy="put the file of weights beside config.json."
+        )
     net, _ = create_timm_net(f"local-dir:{folder}", in_channels, pretrained=False)
     backbone = Backbone(net, architecture, in_channels)
     found = read_weights(weights)

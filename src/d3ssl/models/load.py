@@ -61,6 +61,10 @@ def load_backbone(
             _load_into(backbone, Path(weights))
         if backbone is not spec:
             backbone.eval()
+    elif not isinstance(spec, str | Path):
+        what = f"the class {spec.__name__}" if isinstance(spec, type) else f"a {type(spec).__name__}"
+        remedy = "give a spec such as timm:resnet50, or a module: an instance, such as Net() of a class Net."
+        raise InputError(f"{what} is no backbone", remedy=remedy)
     elif maps is not None or weights is not None:
         option = "maps" if maps is not None else "weights"
         remedy = "pass the module itself, or name the file in the spec: timm:NAME:FILE."

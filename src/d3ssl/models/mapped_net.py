@@ -58,7 +58,7 @@ class MappedNet(nn.Module):
         text = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
         raise InputError(
             f"maps= fails on images of {in_channels} channels and {_PROBES[0][0]} × {_PROBES[0][1]} px ({text})",
-            remedy=HOW_TO_PASS,
+            remedy=f"say in_channels= if the images have other than {in_channels}; else {HOW_TO_PASS}",
         ) from problem
 
     def _layout_of(self, maps: Any, size: tuple[int, int]) -> Layout:

@@ -97,7 +97,7 @@ class Trainer:
                 raise loaded
             for message in loaded.bad:
                 warn(f"skipped: {message}")
-            views = self._make_views(loaded.batch, part)
+            views = self.make_views(loaded.batch, part)
             is_asked = stop is not None and stop.received is not None
             known = views.scale.new_tensor([len(loaded.bad), is_asked], dtype=torch.float64)
             exchanged.append(all_reduce_sum(torch.cat([views.slots.weight.sum().double()[None], known])))
@@ -120,7 +120,8 @@ class Trainer:
         named = dict(zip(outputs[-1].parts, parts, strict=True))
         return StepResult(outputs[-1], loss, named, norm, rows, state, waited, asked > 0)
 
-    def _make_views(self, batch: CanvasBatch, part: int) -> ViewSet:
+    def make_views(self, batch: CanvasBatch, part: int) -> ViewSet:
+        """The views of a part of the next step, on the device."""
         draws = Draws(seed=self.config.train.seed, step=self.step, part=part, rank=rank())
         with torch.no_grad():
             # Parameters are drawn before the batch travels, so that the CPU does not have to wait for the device.

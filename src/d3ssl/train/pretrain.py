@@ -37,6 +37,7 @@ from d3ssl.train.optimizer import check_optimizer
 from d3ssl.train.process import StopSignal, choose_device, process_group, torchrun_rank
 from d3ssl.train.region_kinds import check_proposals
 from d3ssl.train.schedule import num_warmup_steps
+from d3ssl.train.step_memory import check_memory
 
 Finish = Callable[[Path, RunConfig, Trainer, str, RegionTable], None]
 """What the first process does after the last step, given the run's folder, the digest of the data, and the regions."""
@@ -107,6 +108,7 @@ def _train(
             start = config.model.weights or "the backbone given from Python"
             checkpoint.check_start(run, state, trainer.start_digest, start)
             trainer.restore(state)
+        check_memory(trainer, dataset)
         if rank() == 0:
             write_text(run / "config.yaml", yaml.safe_dump(as_dict(config), sort_keys=False))
             describe(config, trainer)

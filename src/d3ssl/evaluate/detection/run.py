@@ -166,7 +166,7 @@ def evaluate_detection(
         D3sslError: the fine-tuning diverges.
     """
     task = DetectionTask(data, config)
-    rows = make_rows(backbone, baselines, task.config.reading())
+    rows = make_rows(backbone, baselines, task.config.reading(), task.config.size)
     for row in rows:
         check_backbone(row.load(0), task.config)  # of the last row too, before the first is fine-tuned
     return compare(task, rows, seeds, out)

@@ -144,7 +144,7 @@ def evaluate_objects(
         D3sslError: features are not finite or all the same.
     """
     task = ObjectsTask(data, config)
-    return compare(task, make_rows(backbone, baselines, task.config.reading()), seeds, out)
+    return compare(task, make_rows(backbone, baselines, task.config.reading(), task.config.size), seeds, out)
 
 
 def _leave_out(found: ObjectFeatures, train: ObjectFeatures) -> ObjectFeatures:

@@ -282,7 +282,7 @@ def evaluate_segmentation(
     """
     config = config or SegmentationConfig()
     config.check()
-    rows = make_rows(backbone_spec, baselines, config.reading())
+    rows = make_rows(backbone_spec, baselines, config.reading(), config.size)
     task = SegmentationTask(data, config)
     say(f"every backbone gets: {task.budget()}")
     return compare(task, rows, seeds, out)
