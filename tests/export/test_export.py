@@ -169,7 +169,7 @@ def test_a_layout_with_a_wrong_key_is_refused(to: str, tmp_path: Path, monkeypat
             r"cannot hold this backbone: torchvision(.|\n)*can: timm, .*onnx",
         ),
         ("timm:resnet18", {"in_channels": 5}, "torchvision", "a.pth", r"3 channels, not 5(.|\n)*can: timm, hf, onnx"),
-        ("torchvision:convnext_tiny", {}, "timm", "a.safetensors", r"timm has no(.|\n)*can: torchvision, onnx"),
+        ("torchvision:mobilenet_v3_small", {}, "timm", "a.safetensors", r"timm has no(.|\n)*can: torchvision, onnx"),
         ("timm:test_convnext", {}, "detectron2", "a.pth", r"takes plain ResNets"),
         ("timm:resnet18", {"push_to": "me/it"}, "timm", "a.safetensors", r"--push belongs to target 'hf'"),
         ("absent", {}, "timm", "a.safetensors", r"no such file or folder"),
