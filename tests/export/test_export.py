@@ -101,6 +101,13 @@ def test_a_run_and_its_file_are_exported_as_they_are(tmp_path: Path) -> None:
             assert torch.equal(value, backbone.net.state_dict()[key])
 
 
+def test_a_module_stays_as_it_is(export: Callable[..., Path]) -> None:
+    net = timm.create_model("test_resnet", num_classes=5).train()
+    path = export(net, "timm")
+    assert net.training
+    assert torch.equal(safetensors.torch.load_file(path)["conv1.0.weight"], net.state_dict()["conv1.0.weight"])
+
+
 def test_a_training_backbone_stays_in_training_mode(export: Callable[..., Path]) -> None:
     backbone = d3ssl.load_backbone("timm:test_resnet").train()
     before = {key: value.clone() for key, value in backbone.state_dict().items()}
@@ -162,7 +169,7 @@ def test_a_layout_with_a_wrong_key_is_refused(to: str, tmp_path: Path, monkeypat
             r"cannot hold this backbone: torchvision(.|\n)*can: timm, .*onnx",
         ),
         ("timm:resnet18", {"in_channels": 5}, "torchvision", "a.pth", r"3 channels, not 5(.|\n)*can: timm, hf, onnx"),
-        ("torchvision:convnext_tiny", {}, "timm", "a.safetensors", r"timm has no(.|\n)*can: torchvision, onnx"),
+        ("torchvision:mobilenet_v3_small", {}, "timm", "a.safetensors", r"timm has no(.|\n)*can: torchvision, onnx"),
         ("timm:test_convnext", {}, "detectron2", "a.pth", r"takes plain ResNets"),
         ("timm:resnet18", {"push_to": "me/it"}, "timm", "a.safetensors", r"--push belongs to target 'hf'"),
         ("absent", {}, "timm", "a.safetensors", r"no such file or folder"),

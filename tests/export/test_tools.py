@@ -30,7 +30,12 @@ def needs(*packages: str, extra: str) -> pytest.MarkDecorator:
 
 onnx = needs("onnx", "onnxscript", "onnxruntime", extra="onnx")
 hf = needs("transformers", extra="hf")
-GRAPHS = ["timm:test_resnet", "timm:test_vit"]
+GRAPHS = [
+    ("timm:test_resnet", 1),
+    pytest.param("timm:test_resnet", 4, marks=pytest.mark.slow),
+    pytest.param("timm:test_vit", 1, marks=pytest.mark.slow),
+    pytest.param("timm:test_vit", 4, marks=pytest.mark.slow),
+]
 MORE_GRAPHS = [
     "timm:test_convnext",
     "timm:test_efficientnet",
@@ -70,16 +75,14 @@ def symbolic_sizes_are_no_integers(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- graphs --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("spec", GRAPHS)
+@pytest.mark.parametrize(("spec", "channels"), GRAPHS)
 def test_torch_export_takes_any_batch_and_size(spec: str, channels: int, tmp_path: Path) -> None:
     export(spec, "torch-export", tmp_path / "a.pt2", channels)
     check_graph(torch.export.load(tmp_path / "a.pt2").module(), spec, channels)
 
 
 @onnx
-@pytest.mark.parametrize("channels", [1, 4])
-@pytest.mark.parametrize("spec", GRAPHS)
+@pytest.mark.parametrize(("spec", "channels"), GRAPHS)
 def test_onnx_takes_any_batch_and_size(spec: str, channels: int, tmp_path: Path) -> None:
     from d3ssl.export.targets.onnx import onnx_reader
 

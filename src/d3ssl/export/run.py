@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,17 +62,15 @@ def export_backbone(
     _check_packages(to, target)
     if push_to is not None:
         check_push(push_to, to)
-    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, in_channels=in_channels)
+    given = (
+        copy.deepcopy(backbone).cpu() if isinstance(backbone, nn.Module) else backbone
+    )  # the caller's stays as it is
+    network = load_backbone(given, in_channels=in_channels).eval()
     _check_held(to, target, network)
     origin = Origin(spec=_spec(backbone, network), run=_run_of(backbone), licence=licence)
-    training = network.training
-    network.eval()
-    try:
-        with write_new(out) as path:
-            target.write(network, path, origin)
-            verified = target.verify(path, network)
-    finally:
-        network.train(training)
+    with write_new(out) as path:
+        target.write(network, path, origin)
+        verified = target.verify(path, network)
     pushed = push(out, push_to) if push_to is not None else None
     return Exported(path=out, target=to, verified=verified, loading=target.loading(network, out), pushed=pushed)
 

@@ -42,7 +42,7 @@ def trace(backbone: Backbone) -> ExportedProgram:
             warnings.simplefilter("ignore")  # torch's own notes on deprecated internals
             return torch.export.export(Maps(backbone), (images,), dynamic_shapes=shapes)
     except Exception as error:  # whatever the network's code runs into
-        problem = f"torch.export cannot trace {backbone.architecture} ({type(error).__name__}: {_first_line(error)})"
+        problem = f"torch.export cannot trace {backbone.architecture} ({type(error).__name__}: {first_line(error)})"
         raise D3sslError(problem, remedy="export it to timm or hf, which keep the weights alone.") from error
 
 
@@ -68,5 +68,6 @@ def size_note(backbone: Backbone) -> str:
     return f"images: float32 (B, {backbone.in_channels}, {height}, {width}), of no other size"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, as far as it fits into another one's sentence."""
     return next(iter(str(error).strip().splitlines()), "")

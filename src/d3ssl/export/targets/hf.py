@@ -63,7 +63,10 @@ class HuggingFace(Target):
         ).eval()
 
         def maps(images: Tensor) -> list[Tensor]:
-            own = list(part(images).feature_maps)
+            own = [
+                value if value.shape[1] == channels else value.movedim(-1, 1)  # a Swin's have the channels last there
+                for value, channels in zip(part(images).feature_maps, backbone.channels, strict=True)
+            ]
             return [_normalise(model, value) for value in own] if is_grid else own
 
         also = compare_maps(maps, backbone, sizes)

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from d3ssl.errors import D3sslError
 from d3ssl.export.target import MapsReader, Origin, Target, Verified, compare_maps
-from d3ssl.export.traced import size_note, trace, traced_sizes
+from d3ssl.export.traced import first_line, size_note, trace, traced_sizes
 from d3ssl.models.backbone import Backbone
 
 
@@ -29,11 +30,15 @@ class Onnx(Target):
     def write(self, backbone: Backbone, path: Path, origin: Origin) -> None:
         names = [f"map{number}" for number in range(len(backbone.channels))]
         program = trace(backbone)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own notes on deprecated internals
-            made = torch.onnx.export(
-                program, input_names=["images"], output_names=names, dynamo=True, verbose=False, optimize=True
-            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch's own notes on deprecated internals
+                made = torch.onnx.export(
+                    program, input_names=["images"], output_names=names, dynamo=True, verbose=False, optimize=True
+                )
+        except torch.onnx.errors.OnnxExporterError as error:
+            problem = f"torch.onnx cannot write {backbone.architecture} ({first_line(error)})"
+            raise D3sslError(problem, remedy="export it to torch-export, timm or hf.") from error
         assert made is not None
         made.save(path, external_data=_size(backbone) > 1.9e9)  # a file of protobuf holds 2 GB
 
