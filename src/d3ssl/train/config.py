@@ -88,6 +88,8 @@ class RuntimeConfig:
     log; None: none. One costs less than a training step (benchmarks/training_step.py)."""
     keep_rows: bool = True
     """Keep a frozen teacher's rows of regions that look the same at every visit (post-training); 4·D bytes each."""
+    patience: float = 20.0
+    """Minutes that processes wait for one of them that does not answer, before the run ends with an error."""
     tensorboard: bool = True
     """Also write TensorBoard events to RUN/tensorboard."""
     log_to: tuple[str, ...] = ()
@@ -239,6 +241,7 @@ def _check_ranges(config: RunConfig) -> None:
             runtime.diagnose_every is None or runtime.diagnose_every >= 1,
             "1 or more, or null for never",
         ),
+        "runtime.patience": (runtime.patience, runtime.patience > 0, "above 0 minutes"),
         "canvas.size": (config.canvas.size, config.canvas.size >= 8, "8 or more"),
         "canvas.channels": (config.canvas.channels, config.canvas.channels >= 1, "1 or more"),
         "canvas.held_out": (config.canvas.held_out, config.canvas.held_out >= 0, "0 or more"),

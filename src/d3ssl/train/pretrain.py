@@ -96,7 +96,7 @@ def _train(
 ) -> Path:
     """``pretrain`` in a folder that is its own, from a checkpoint if there is one."""
     regions = _regions(config, images, run, state)
-    with StopSignal() as stop, process_group(device):
+    with StopSignal() as stop, process_group(device, config.runtime.patience):
         masks = masks_travel(config.plan, regions)
         dataset = CanvasDataset(images, regions, config.canvas, config.train.seed, masks=masks)
         if state is None:
