@@ -92,7 +92,7 @@ def contestants() -> dict[str, Callable[[Path], object]]:
 
 
 def measure(paths: list[Path], seconds: float) -> dict[str, float]:
-    """Images a second of each: the median over rounds in which all take turns; CPU time of this process."""
+    """Images per second of each: the median over rounds in which all take turns; CPU time of this process."""
     functions = contestants()
     spent: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():

@@ -2,7 +2,7 @@
 
     python benchmarks/coco.py [--objects 20000] [--repeats 7]
 
-Polygons of 12 corners, 7 objects an image, made up. Repeats are interleaved. Expected: about ten seconds.
+Polygons of 12 corners, 7 objects per image, made up. Repeats are interleaved. Expected: about ten seconds.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks.regions DATA [--images 300] [--size 192]
 
-DATA is anything with objects and masks (docs/data.md), such as the training split of `d3ssl scenes`. Prints a line a
-method: regions an image; boxes: the share that lie on an object (IoU 0.5 or more, precision) and the share of objects
+DATA is anything with objects and masks (docs/data.md), such as the training split of `d3ssl scenes`. Prints one line per
+method: regions per image; boxes: the share that lie on an object (IoU 0.5 or more, precision) and the share of objects
 that a box lies on (recall); the same for the label map, with the share of segments of which at least 0.7 are pixels of
-one object (purity); and seconds an image on one core, beside those of selective search in the same run.
+one object (purity); and seconds per image on one core, beside those of selective search in the same run.
 """
 
 from __future__ import annotations

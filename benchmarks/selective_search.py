@@ -12,7 +12,7 @@ OpenCV's selective search is in opencv-contrib-python-headless only, which d3ssl
 photographs that come with scikit-image and scikit-learn are used.
 
 Measured (29 photographs: those seven and 22 desktop wallpapers; one core of a busy Xeon): OpenCV 0.41 images/s;
-default 21.7 images/s at recall 0.977 with 61 boxes an image (worst image 0.909).
+default 21.7 images/s at recall 0.977 with 61 boxes per image (worst image 0.909).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def write_data(folder: Path, count: int) -> tuple[Images, Images]:
 def rates(
     files: Sequence[Place], shards: Sequence[Place], read: Callable[[Place], object], seconds: float
 ) -> list[float]:
-    """Images a second from files and from shards: medians over rounds in turns; CPU time of this process."""
+    """Images per second from files and from shards: medians over rounds in turns; CPU time of this process."""
     spent: list[list[float]] = [[], []]
     block, begin, end = 50, 0, time.perf_counter() + seconds
     while time.perf_counter() < end or len(spent[0]) < 4:

@@ -7,7 +7,7 @@ Prints: D³SSL ÷ host; view generation ÷ step; and a step ÷ the sum of its ba
 networks on the same number of images of the same sizes, heads included, with no views, loss, teacher update or
 optimiser); and the small diagnosis of ``runtime.diagnose_every`` ÷ step, with the share of the time that it takes at
 every 100 steps. Medians over interleaved repeats, so that a machine whose speed drifts does not favour one side. On a
-GPU in bfloat16, with images a second and the greatest memory that a step allocates.
+GPU in bfloat16, with images per second and the greatest memory that a step allocates.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def one_seed() -> None:
 
 @pytest.fixture(autouse=True)
 def no_process_is_left_over() -> Iterator[None]:
-    """A process that outlives its test would be waited for when the tests are done, for ever if it ignores signals."""
+    """A process that outlives its test would be waited for when the tests are done, forever if it ignores signals."""
     yield
     left = multiprocessing.active_children()
     for process in left:

@@ -222,7 +222,7 @@ def _text(cells: record.Cells, options: argparse.Namespace, missing: list[str]) 
 
 
 def _command() -> str:
-    """The call that makes all of it anew: without what was known, and when it stopped."""
+    """The call that makes all of it again: without what was known, and when it stopped."""
     words = sys.argv[1:]
     for option in ("--minutes", "--known"):
         words = [word for word in words if not word.startswith(f"{option}=")]

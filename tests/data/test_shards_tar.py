@@ -202,7 +202,7 @@ def test_records_that_would_fill_the_memory_are_not_read(tmp_path: Path) -> None
 def test_compressed_tars_are_told(tmp_path: Path, pack: Callable[[bytes], bytes], kind: str) -> None:
     path = write_tar(tmp_path / "a.tar", THREE)
     path.write_bytes(pack(path.read_bytes()))
-    with pytest.raises(InputError, match=rf"a\.tar: is compressed \({kind}\)(?s:.*)pack the images anew"):
+    with pytest.raises(InputError, match=rf"a\.tar: is compressed \({kind}\)(?s:.*)pack the images again"):
         scan_tar(path)
 
 

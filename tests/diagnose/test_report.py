@@ -168,12 +168,12 @@ def test_what_can_be_read_is_said_only_where_the_interval_says_so() -> None:
     values = {"neighbour_leakage": 0.3, "neighbour_leakage_low": 0.2, "position_r2": 0.1, "position_r2_low": -0.1}
     text = " ".join(verdict({"a": row(0.1, 0.1, **values, **ends)}))
     assert "beside it can be read" in text and "30.0 % [20.0, 40.0]" in text
-    assert "Its place in the image cannot surely be read from it (position R² 0.10 [-0.10, 0.20])" in text
+    assert "Its place in the image cannot reliably be read from it (position R² 0.10 [-0.10, 0.20])" in text
     assert "outside" not in text
 
 
 def test_advice_follows_from_the_figures() -> None:
-    assert advice(row(0.05, 0.05)) == ["Nothing stands out: features depend little on surroundings and place."]
+    assert advice(row(0.05, 0.05)) == ["No problem found: features depend little on surroundings and position."]
     coupled = " ".join(advice(row(0.8, 0.05, layers={"one": row(0.3, 0.1), "two": row(0.75, 0.1)})))
     assert "at one the context sensitivity is 0.30" in coupled and "decouple" in coupled
     assert "deposition" not in coupled and "mask" not in coupled

@@ -206,7 +206,9 @@ def test_two_runs_at_once_are_refused(photos: Path, tmp_path: Path, monkeypatch:
 def test_bad_images_are_left_out_and_named(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     spoil(photos, 1, 9)
     out = tmp_path / "f.parquet"
-    with pytest.raises(InputError, match=r"2 of 10 images cannot be used so far:\n  1\.png: .*\n  9\.png: .*\n.*--max_bad_share"):
+    with pytest.raises(
+        InputError, match=r"2 of 10 images cannot be used so far:\n  1\.png: .*\n  9\.png: .*\n.*--max_bad_share"
+    ):
         embed("timm:test_resnet", photos, out, CONFIG)
     assert not out.exists()
     embed("timm:test_resnet", photos, out, EmbedConfig(size=32, batch_size=2, max_bad_share=0.2), resume=True)

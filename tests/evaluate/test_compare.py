@@ -1,4 +1,4 @@
-"""Rows × seeds: what is kept, when it is measured anew, and what intervals say."""
+"""Rows × seeds: what is kept, when it is measured again, and what intervals say."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_diagnosis_on_the_way_changes_nothing(tiles: Path, tmp_path: Path) -> 
 
 
 def test_stopping_changes_nothing(tiles: Path, tmp_path: Path) -> None:
-    """3 steps, then 3 more: the kept rows are computed anew, to the same bits."""
+    """3 steps, then 3 more: the kept rows are computed again, to the same bits."""
     options = {"proposals__method": "felzenszwalb", "runtime__save_every": 3}
     straight = posttrain_run(config(tiles, tmp_path / "a", steps=6, **options))
     own = config(tiles, tmp_path / "b", steps=6, **options)

@@ -136,7 +136,7 @@ def test_the_dial_takes_the_form_of_the_run_s_own_start(tiles: Path, tmp_path: P
 def test_a_kill_loses_the_current_block_at_most(made: Path, tmp_path: Path) -> None:
     """Killed by SIGKILL in the middle, resumed: the same weights, bit for bit, as those of an uninterrupted run.
 
-    The teacher sees regions alone, and its rows are kept in memory: what was killed computes them anew.
+    The teacher sees regions alone, and its rows are kept in memory: what was killed computes them again.
     """
     words = [
         *("--backbone", f"timm:test_resnet:{made / 'start.pth'}", "--proposals.method", "felzenszwalb"),

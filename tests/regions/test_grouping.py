@@ -17,7 +17,7 @@ def described(seed: int, height: int = 18, width: int = 24) -> tuple[np.ndarray,
 
 
 def slow_group(segments: Segments, weights: Weights) -> list[list[int]]:
-    """Uijlings et al., algorithm 1, on lists: all pairs are compared anew in every round."""
+    """Uijlings et al., algorithm 1, on lists: all pairs are compared again in every round."""
     pixels = int(segments.size.sum())
     regions = [
         {"size": int(s), "box": b.tolist(), "colour": c.astype(float), "texture": t.astype(float), "alive": True}

@@ -98,7 +98,7 @@ def test_loaders_end_with_the_block_even_if_an_error_keeps_their_iterator(photos
 def test_regions_of_another_size_are_refused(photos: Path) -> None:
     dataset = make_dataset(photos)
     dataset.regions.sizes[:] = [50, 64]
-    with pytest.raises(InputError, match="compute the regions anew"):
+    with pytest.raises(InputError, match="compute the regions again"):
         dataset.load(0)
 
 

@@ -48,7 +48,7 @@ class Broken(Target):
 
 
 class Hanging(Broken):
-    """Waits for ever at its first figures, as for a server that does not answer."""
+    """Waits forever at its first figures, as for a server that does not answer."""
 
     go_on: ClassVar[threading.Event]
 

@@ -1,4 +1,4 @@
-"""A process that is stopped does not make the others wait for ever: they end with an error that names it."""
+"""A process that is stopped does not make the others wait forever: they end with an error that names it."""
 
 from __future__ import annotations
 

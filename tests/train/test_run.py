@@ -275,7 +275,7 @@ def test_regions_of_another_size_are_one_clear_error_through_the_loaders(
     base = ["pretrain", "--config", str(tiny_yaml), "--data", str(data), "--out", str(tmp_path / "run")]
     assert main([*base, "--regions", str(tmp_path / "r.parquet"), "--runtime.workers", "1"]) == 2
     error = capfd.readouterr().err
-    assert "compute the regions anew" in error.replace("\n", " ")
+    assert "compute the regions again" in error.replace("\n", " ")
     assert "Traceback" not in error
 
 

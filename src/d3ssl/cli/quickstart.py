@@ -171,7 +171,7 @@ def _facts(config: QuickstartConfig, run: RunConfig, timings: dict[str, float], 
     return {
         "data": f"{config.images} training scenes of 96 px, {config.val_images} in each of val and val_shuffled"
         + (", photographic" if config.cutouts else ", procedural"),
-        "backbone": f"timm {run.model.backbone}, {run.views.size} px views, {run.train.batch_size} images a step",
+        "backbone": f"timm {run.model.backbone}, {run.views.size} px views, {run.train.batch_size} images per step",
         "steps": str(run.train.steps),
         "seed": str(config.seed),
         "time": f"{total:.0f} s in all: " + ", ".join(f"{name} {taken:.0f} s" for name, taken in timings.items()),

@@ -58,7 +58,7 @@ def write_report(path: Path, rows: Sequence[Row], pictures: Sequence[tuple[str, 
     """
     curves = (
         "Loss (not comparable between methods: D3SSL solves a harder task); spread of the embeddings, "
-        "1 when they fill their space and 0 when they collapse; effective rank; images a second."
+        "1 when they fill their space and 0 when they collapse; effective rank; images per second."
     )
     parts = [
         page.verdict(verdict(rows)),
@@ -83,7 +83,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     lines = [
         f"{ours.name} names {_show(ours, 'o_knn')} of the objects by their nearest neighbours, "
         f"{host.name} {_show(host, 'o_knn')}, {baseline.name} {_show(baseline, 'o_knn')} "
-        f"(chance {_percent(ours.metrics.get('chance'))}). With company and places shuffled: "
+        f"(chance {_percent(ours.metrics.get('chance'))}). With unfamiliar neighbours and positions: "
         f"{_show(ours, 'o_knn_shuffled')}, {_show(host, 'o_knn_shuffled')} and {_show(baseline, 'o_knn_shuffled')}.",
     ]
     for key, what in (("context_sensitivity", "surroundings"), ("position_sensitivity", "place")):
@@ -162,7 +162,7 @@ def _curves(rows: Sequence[Row]) -> bytes:
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.8), layout="constrained")
     keys = (
         ("loss", "loss"), ("embedding_std", "spread of embeddings"), ("effective_rank", "effective rank"),
-        ("images_per_s", "images a second"),
+        ("images_per_s", "images per second"),
     )  # fmt: skip
     for axis, (key, title) in zip(axes, keys, strict=True):
         for place, row in enumerate(rows):

@@ -45,5 +45,5 @@ def read_image_list(file: Path) -> tuple[str, ...]:
         first = line_of[unicodedata.normalize("NFC", PurePosixPath(missing[0]).as_posix())]
         others = f" (and {len(missing) - 1} more are missing)" if len(missing) > 1 else ""
         problem = f"line {first}: there is no image {missing[0]}{others}"
-        raise InputError(problem, path=file, remedy=f"paths are relative to {file.absolute().parent}; mend the list.")
+        raise InputError(problem, path=file, remedy=f"paths are relative to {file.absolute().parent}; fix the list.")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""The things of COCO's panoptic format as objects: a PNG of segment numbers an image, and a file that names them."""
+"""The things of COCO's panoptic format as objects: a PNG of segment numbers per image, and a file that names them."""
 
 from __future__ import annotations
 

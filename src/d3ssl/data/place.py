@@ -27,7 +27,7 @@ class Member:
         return f"{self.shard}: {self.name}"
 
     def open(self) -> io.BufferedReader:
-        """The content as a binary file that can be read and sought. Each call opens the shard anew, so that threads
+        """The content as a binary file that can be read and sought. Each call opens the shard again, so that threads
         and processes do not share a position.
 
         Raises:

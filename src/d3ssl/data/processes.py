@@ -14,7 +14,7 @@ def num_cores() -> int:
 
 
 def end_with_parent() -> None:
-    """Called in a worker when it starts: one whose parent was killed would wait for work for ever."""
+    """Called in a worker when it starts: one whose parent was killed would wait for work forever."""
     threading.Thread(target=_wait_and_end, daemon=True).start()
 
 

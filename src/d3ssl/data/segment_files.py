@@ -1,4 +1,4 @@
-"""Object masks that are kept as one PNG of segment numbers an image: Pascal VOC's and COCO panoptic's."""
+"""Object masks that are kept as one PNG of segment numbers per image: Pascal VOC's and COCO panoptic's."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _ade_names(path: Path) -> tuple[str, ...]:
     lines = [line.split("\t") for line in read_text(path).splitlines() if line.strip()]
     rows = [[cell.strip() for cell in line] for line in lines if line[0].strip().isdecimal()]
     if not rows or [int(row[0]) for row in rows] != list(range(1, len(rows) + 1)) or any(len(row) < 2 for row in rows):
-        remedy = "a row a class: its number from 1 on, …, its name, with tabs between; or take the file away."
+        remedy = "one row per class, tab-separated: number (from 1), …, name; or remove the file."
         raise InputError("is no list of classes", path=path, remedy=remedy)
     return tuple(row[-1] for row in rows)
 

@@ -87,7 +87,7 @@ def _read_list(listing: Path, there: set[str]) -> list[str]:
 
 def _read_xml(path: Path) -> tuple[tuple[int, int], list[dict[str, Any]]]:
     """Height and width, px, and the objects: name, difficult, and box as in the file."""
-    remedy = "mend the file, or leave the image out of the list."
+    remedy = "fix the file, or leave the image out of the list."
     try:
         with open_file(path) as file:
             root = ElementTree.parse(file).getroot()

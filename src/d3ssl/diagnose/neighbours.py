@@ -18,7 +18,7 @@ from d3ssl.seeds import numpy_generator
 _INSTANCES = 4
 """Cut-outs of each class in each fold from which a probe set draws its neighbours."""
 _LEAST = 4
-"""Objects a class needs to be a neighbour's: two in each of at least two folds."""
+"""Least objects of a class for it to be a neighbour's: two in each of at least two folds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

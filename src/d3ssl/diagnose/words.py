@@ -100,12 +100,12 @@ def verdict(rows: dict[str, dict[str, Any]]) -> list[str]:
 def _read(row: dict[str, Any]) -> list[str]:
     found = []
     if row.get("neighbour_leakage") is not None:
-        sure = "can" if row["neighbour_leakage_low"] > 0 else "cannot surely"
+        sure = "can" if row["neighbour_leakage_low"] > 0 else "cannot reliably"
         found.append(
             f"The class of the object beside it {sure} be read from it ({_named(row, 'neighbour_leakage')}; 0: chance)."
         )
     if row.get("position_r2") is not None:
-        sure = "can" if row["position_r2_low"] > 0 else "cannot surely"
+        sure = "can" if row["position_r2_low"] > 0 else "cannot reliably"
         found.append(f"Its place in the image {sure} be read from it ({_named(row, 'position_r2')}).")
     if row.get("receptive_leakage") is not None:
         share = row["receptive_leakage"]
@@ -170,7 +170,7 @@ def advice(row: dict[str, Any]) -> list[str]:
             f"{sizes[worst]:.2f}, of {float(best):.0%} {sizes[best]:.2f}. Enlarge images if your objects are of the "
             "worse size."
         )
-    return found or ["Nothing stands out: features depend little on surroundings and place."]
+    return found or ["No problem found: features depend little on surroundings and position."]
 
 
 def _better(layers: dict[str, Any], key: str, value: float) -> tuple[str, float] | None:

@@ -77,7 +77,7 @@ def _check_out(out: Path, plan: Path, resume: bool) -> None:
     if out.exists():
         return
     if plan.exists() and not resume:
-        remedy = f"continue it with --resume, choose another --out, or remove {plan.parent} to begin anew."
+        remedy = f"continue it with --resume, choose another --out, or remove {plan.parent} to begin again."
         raise InputError("was begun and is not whole yet", path=out, remedy=remedy)
     if resume and not plan.exists():
         raise InputError("there is nothing to continue", path=out, remedy="check --out, or leave out --resume.")

@@ -154,7 +154,7 @@ class StoredRegions:
         known = tuple(int(side) for side in self.table.sizes[self.row_of[self.images.ids[index]]])
         if known != found:
             problem = f"is {found[1]}×{found[0]} px, but its regions were made at {known[1]}×{known[0]}"
-            raise InputError(problem, path=self.images.paths[index], remedy="compute the regions anew.")
+            raise InputError(problem, path=self.images.paths[index], remedy="compute the regions again.")
 
 
 def open_regions(images: ImageSet, file: str | None, masks: bool) -> Regions:

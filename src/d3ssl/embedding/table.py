@@ -68,7 +68,7 @@ def make_table(
         flat = features.numpy().astype(layout.dtype).reshape(-1)
     if not np.isfinite(flat).all():
         problem = f"a feature of {float(features.abs().max()):.3g} is too large for float16 (65504 at most)"
-        raise D3sslError(problem, remedy="begin anew with --dtype float32.")
+        raise D3sslError(problem, remedy="begin again with --dtype float32.")
     columns: dict[str, pa.Array] = {"feature": pa.FixedSizeListArray.from_arrays(pa.array(flat), layout.dim)}
     if layout.has_regions:
         own = list(zip(ids, regions, strict=True))
@@ -100,7 +100,7 @@ def skipped_in(path: Path) -> dict[str, str] | None:
     try:
         return json.loads((pq.read_schema(path).metadata or {})[_SKIPPED])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        warn(f"{path}: the part cannot be read ({' '.join(str(error).split())[:200]}); it is made anew")
+        warn(f"{path}: the part cannot be read ({' '.join(str(error).split())[:200]}); it is made again")
         return None
 
 

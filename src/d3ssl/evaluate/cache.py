@@ -75,6 +75,6 @@ def _load(path: Path) -> ObjectFeatures | None:
             x, y, image = (file.get_tensor(name) for name in ("x", "y", "image"))
             skipped = json.loads(file.metadata()["skipped"])
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        warn(f"{path}: kept features cannot be read ({error}); they are computed anew")
+        warn(f"{path}: kept features cannot be read ({error}); they are computed again")
         return None
     return ObjectFeatures(x=x, y=y, image=image, skipped=tuple(skipped))

@@ -137,7 +137,7 @@ def _kept(path: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         found = read_json(path)
     except InputError as error:
-        warn(f"{path}: a kept result cannot be used ({error.problem}); it is measured anew")
+        warn(f"{path}: a kept result cannot be used ({error.problem}); it is measured again")
         return None
     if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
         return None

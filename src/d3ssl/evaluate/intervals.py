@@ -37,9 +37,9 @@ def bootstrap_accuracy(
     draws: int,
     generator: np.random.Generator,
 ) -> Float64[np.ndarray, "draws"]:
-    """Accuracies over objects when the *images* are drawn anew with replacement (cluster bootstrap).
+    """Accuracies over objects when the *images* are resampled with replacement (cluster bootstrap).
 
-    Objects of one image are alike in light, background and company; drawing objects one by one would pretend that
+    Objects of one image are alike in light, background and neighbours; drawing objects one by one would pretend that
     they are independent and make the interval too narrow.
 
     Args:
@@ -68,7 +68,7 @@ def bootstrap_class_accuracy(
     draws: int,
     generator: np.random.Generator,
 ) -> Float64[np.ndarray, "draws"]:
-    """``class_accuracy`` when the images are drawn anew (see ``bootstrap_accuracy``); a draw averages over the classes
+    """``class_accuracy`` when the images are resampled (see ``bootstrap_accuracy``); a draw averages over the classes
     that are in it."""
     times, member = _draw_images(image, draws, generator)
     classes, label = np.unique(truth, return_inverse=True)

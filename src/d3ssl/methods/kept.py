@@ -19,7 +19,7 @@ CHUNK = 8
 class KeptRows:
     """What the teacher says of the views of a plan that are ``kept``.
 
-    Rows live in memory, 4·D bytes for each region visited, and are computed anew when a run is resumed, to the same
+    Rows live in memory, 4·D bytes for each region visited, and are computed again when a run is resumed, to the same
     bits.
 
     Args:

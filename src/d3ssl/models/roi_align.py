@@ -11,7 +11,7 @@ from torch import Tensor
 def roi_align(
     features: Float[Tensor, "B C h w"], boxes: Float[Tensor, "B K 4"], scale: float, out: int, sampling: int = 2
 ) -> Float[Tensor, "B K C out out"]:
-    """RoIAlign of K boxes an image (He et al., arXiv 1703.06870), with half-pixel alignment.
+    """RoIAlign of K boxes per image (He et al., arXiv 1703.06870), with half-pixel alignment.
 
     Each box is divided into ``out`` × ``out`` cells; a cell is the mean of ``sampling`` × ``sampling`` bilinear
     readings. Equal to ``torchvision.ops.roi_align(..., sampling_ratio=sampling, aligned=True)`` to rounding; the

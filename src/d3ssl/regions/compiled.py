@@ -13,7 +13,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile with numba (no Python objects, the GIL released), keeping the machine code on disk where possible.
 
     The code is kept beside the source, or in numba's own folders where the installation is read-only. Where no folder
-    can be written at all, every process compiles anew (some seconds). No fast-math: results are the same everywhere.
+    can be written at all, every process compiles again (some seconds). No fast-math: results are the same everywhere.
     """
     plain = inspect.unwrap(function)  # compile the loop itself, not a type check around it
     try:

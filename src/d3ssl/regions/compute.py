@@ -88,7 +88,7 @@ def _finished(out: Path, wanted: dict[str, object]) -> RegionTable | None:
     try:
         table = read_regions(out)
     except InputError as error:
-        warn(f"{error.problem}; it is made anew: {out}")
+        warn(f"{error.problem}; it is made again: {out}")
         return None
     if all(table.metadata.get(key) == value for key, value in wanted.items()):
         return table
@@ -154,7 +154,7 @@ def _read_part(path: Path) -> RegionTable | None:
     try:
         return read_regions(path)
     except InputError as error:
-        warn(f"{error.problem}; it is made anew: {path}")
+        warn(f"{error.problem}; it is made again: {path}")
         return None
 
 

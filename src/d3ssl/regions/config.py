@@ -19,13 +19,13 @@ class RegionsConfig:
     """Options of ``d3ssl regions``."""
 
     method: Method = "selective-search"
-    """What makes the regions. Boxes: selective-search. Boxes and label maps: contrast (what stands out from its
+    """What makes the regions. Boxes: selective-search. Boxes and label maps: contrast (salient: what differs from its
     surroundings), felzenszwalb, slic, grid, and annotations that have masks."""
     size: int = 192
     """Short side in px at which regions are computed; smaller images are not enlarged. Selective search at 192 px finds
     98 % of the boxes that OpenCV's finds at 480 px (benchmarks/selective_search.py)."""
     max_regions: int = 64
-    """Most regions an image, 1..255. Boxes: those that together cover all proposals best come first; contrast: those
+    """Most regions per image, 1..255. Boxes: those that together cover all proposals best come first; contrast: those
     with most of it; segments and annotations: the largest."""
     filter: bool | None = None
     """Apply SoCo's filter, the next four options. None: for selective-search and felzenszwalb only."""
@@ -59,7 +59,7 @@ class RegionsConfig:
     segment_min_share: float = 0.02
     """Least segment of the method felzenszwalb, share of the image (DetCon: 1000 px of 224×224)."""
     slic_segments: int = 16
-    """Segments aimed at by the method slic (DetCon: 16 masks an image)."""
+    """Segments aimed at by the method slic (DetCon: 16 masks per image)."""
     slic_compactness: float = 10.0
     """Weight of nearness against colour in the method slic (scikit-image's default)."""
     grid_rows: int = 3

@@ -1,9 +1,9 @@
-"""Regions that stand out: those of selective search's hierarchy whose colours their surroundings lack.
+"""Salient regions: those of selective search's hierarchy whose colours their surroundings lack.
 
 Selective search gives hundreds of nested boxes without masks, a tiling mostly pieces of background. Here the hierarchy
 is cut where its regions differ most from the segments around them, as the colour contrast of Alexe et al. ("Measuring
 the Objectness of Image Windows", TPAMI 2012, section 2.3) compares a window with the ring around it. The regions chosen
-do not overlap, so they come with a label map. Nobody labelled anything; what stands out need not be an object.
+do not overlap, so they come with a label map. Nobody labelled anything; a salient region need not be an object.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def spread_order(boxes: Float32[np.ndarray, "n 4"], limit: int) -> Int64[np.ndar
     The next box is the one that raises Σⱼ maxᵢ IoU(chosen i, box j) most, the first in the given order among equals;
     repeated boxes are never chosen. So the first few are different from each other and stand for many, where the order
     of the hierarchy would give the same large regions again and again. A greedy choice is within 1 − 1/e of the best
-    (Nemhauser et al. 1978); gains can only shrink, so a stale gain is an upper bound and few need computing anew.
+    (Nemhauser et al. 1978); gains can only shrink, so a stale gain is an upper bound and few need computing again.
     """
     return _spread_order(boxes, limit)
 

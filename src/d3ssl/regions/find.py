@@ -72,7 +72,7 @@ def find_regions(image: UInt8[np.ndarray, "h w C"], size: tuple[int, int], confi
         size: height and width of the original image, px: the frame of the boxes.
         config: the method and its options.
     """
-    image = np.require(image, requirements=["C", "W"])  # another memory layout would be compiled for anew
+    image = np.require(image, requirements=["C", "W"])  # another memory layout would be compiled for again
     if config.method == "selective-search":
         boxes = _to_original(selective_search(image, config), image.shape[:2], size)
         if config.filtered:

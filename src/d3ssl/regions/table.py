@@ -208,7 +208,7 @@ def check_regions(table: RegionTable, image_set: ImageSet) -> None:
         if gone:
             problem = f"{len(gone)} images that have regions cannot be found: {first_names(gone)}"
             raise InputError(
-                problem, path=image_set.root, remedy="restore them, or compute regions anew: d3ssl regions."
+                problem, path=image_set.root, remedy="restore them, or compute regions again: d3ssl regions."
             )
         other = [table.ids[row] for row, _, size in found if size != int(table.file_bytes[row])]
     else:

@@ -107,8 +107,8 @@ def load(run: Path, config: RunConfig, data_digest: str | None = None) -> dict[s
     return state
 
 
-_NONE = "start anew with another --out; there is no checkpoint here to continue from."
-_NO_OTHER = f"put back a copy of it if you have one, or start anew with another --out; there is no whole {PREVIOUS}."
+_NONE = "start again with another --out; there is no checkpoint here to continue from."
+_NO_OTHER = f"put back a copy of it if you have one, or start again with another --out; there is no whole {PREVIOUS}."
 
 
 def read(run: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class CanvasConfig:
     channels: int = 3
     """Channels of the images; a grey image is repeated to 3."""
     max_candidates: int = 32
-    """Candidate regions an image that travel with the canvas; drawn anew at random for every visit."""
+    """Candidate regions per image that travel with the canvas; drawn again at random for every visit."""
     held_out: int = 0
     """Images that are never trained on, drawn by the seed: post-training measures its strengths on them."""
     max_bad_share: float = 0.01

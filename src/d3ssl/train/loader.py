@@ -90,7 +90,7 @@ class CanvasDataset(Dataset):
         row_of = {image_id: row for row, image_id in enumerate(regions.ids)}
         self.positions = [index for index, image_id in enumerate(images.ids) if image_id in row_of]
         if not self.positions:
-            raise InputError("the regions file holds none of these images", remedy="compute the regions anew.")
+            raise InputError("the regions file holds none of these images", remedy="compute the regions again.")
         if config.held_out >= len(self.positions):
             problem = f"{config.held_out} of {len(self.positions)} images are held out, so none is left to train on"
             raise InputError(problem, remedy="lower --canvas.held_out, or give more images.")
@@ -147,7 +147,7 @@ class CanvasDataset(Dataset):
         path = self.images.paths[self.positions[place]]
         if known != tuple(size):
             problem = f"is {size[1]}×{size[0]} px, but its regions were made at {known[1]}×{known[0]}"
-            raise InputError(problem, path=path, remedy="compute the regions anew.")
+            raise InputError(problem, path=path, remedy="compute the regions again.")
         count = len(self.regions.boxes[row])
         chosen = numpy_generator(self.seed, "candidates", number).permutation(count)[: config.max_candidates]
         scale = np.array([config.size / size[1], config.size / size[0]] * 2, dtype=np.float32)
@@ -226,7 +226,7 @@ def loading(
     """Batches in the sampler's order, whatever the number of workers. The loader processes end with the block.
 
     They ignore signals, so they would outlive an error whose traceback keeps the iterator alive, and the program would
-    wait for them when it ends, for ever.
+    wait for them when it ends, forever.
     """
     loader = DataLoader(
         dataset,

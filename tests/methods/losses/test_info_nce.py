@@ -15,7 +15,7 @@ from d3ssl.methods.losses.info_nce import InfoNce, overlaps
 
 
 def make_rows(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Rows]:
-    """Several regions an image, of which some overlap, some touch, some are degenerate, and of several weights."""
+    """Several regions per image, of which some overlap, some touch, some are degenerate, and of several weights."""
     generator = torch.Generator().manual_seed(seed)
     corner = torch.randint(0, 5, (count, 2), generator=generator) * 10.0
     size = torch.randint(0, 3, (count, 2), generator=generator) * 10.0

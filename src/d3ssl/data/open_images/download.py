@@ -92,7 +92,7 @@ class DownloadConfig:
 def download_images(root: str | Path, config: DownloadConfig) -> None:
     """Fetch the images of a finished benchmark into ``SPLIT/images``.
 
-    A split that is complete has its annotations written anew, in pixels of the images. What is missing at the end is
+    A split that is complete has its annotations rewritten, in pixels of the images. What is missing at the end is
     listed with the reasons in ``missing.txt``; another call asks for these images alone.
 
     Raises:

@@ -28,7 +28,7 @@ def draw_plots(
     """
     names = [classes.names[number] for number in np.flatnonzero(kept)]
     plots = {
-        "objects.png": (_objects(statistics), "Objects an image."),
+        "objects.png": (_objects(statistics), "Objects per image."),
         "classes.png": (
             _classes(statistics, pool),
             "Objects of each class, from the most frequent on: among all images that satisfy the rule, and chosen.",

@@ -130,7 +130,7 @@ def _together(image: np.ndarray, label: np.ndarray, num_images: int, kept: np.nd
 
 
 def closest_pairs(statistics: SplitStatistics, least: int, top: int) -> list[tuple[int, int, float, int]]:
-    """Pairs of classes that keep each other's company: (first, second, lift, images with both), by lift.
+    """Pairs of classes that appear together: (first, second, lift, images with both), by lift.
 
     Lift = P(both) / (P(first)·P(second)); only pairs with at least ``least`` common images. Classes are positions
     among the kept ones.

@@ -64,7 +64,7 @@ def check_names(shard: Path, contents: Contents) -> None:
     for name in contents.names:
         if name.startswith("/") or "\\" in name or not name.isprintable() or (".." in name and ".." in name.split("/")):
             problem = f"holds a file of the name {name!r}, which is absolute, leads out of the tar or is no plain text"
-            raise InputError(problem, path=shard, remedy="pack the files anew under plain relative names.")
+            raise InputError(problem, path=shard, remedy="pack the files again under plain relative names.")
 
 
 def _stamp(shard: Path) -> dict[str, int]:
@@ -93,11 +93,11 @@ def _read(path: Path, stamp: dict[str, int]) -> Contents | None:
             columns = file.read().cast(_SCHEMA)
         names = tuple(columns["name"].to_pylist())
     except (pa.ArrowException, OSError, ValueError) as error:
-        warn(f"{path}: the index of a shard cannot be read ({' '.join(str(error).split())[:200]}); it is made anew")
+        warn(f"{path}: the index of a shard cannot be read ({' '.join(str(error).split())[:200]}); it is made again")
         return None
     offsets, sizes = (np.array(columns[name].to_numpy(), dtype=np.int64) for name in ("offset", "size"))
     if ((offsets < 0) | (sizes < 0) | (offsets + sizes > stamp["bytes"])).any():
-        warn(f"{path}: the index of a shard names bytes beyond its end; it is made anew")
+        warn(f"{path}: the index of a shard names bytes beyond its end; it is made again")
         return None
     return Contents(names=names, offsets=offsets, sizes=sizes)
 

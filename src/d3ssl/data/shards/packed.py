@@ -13,7 +13,7 @@ PACKED = "d3ssl-shards.json"
 """Name of the list."""
 FORMAT = 1
 """Version of the list's layout."""
-_REMEDY = "copy the missing shards, or pack anew. For a part of the images, name shards: 'DIR/{000..003}.tar'."
+_REMEDY = "copy the missing shards, or pack again. For a part of the images, name shards: 'DIR/{000..003}.tar'."
 
 
 def read_packed(folder: Path) -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def read_packed(folder: Path) -> dict[str, Any] | None:
     found = read_json(path)
     whole = isinstance(found, dict) and found.get("d3ssl_shards") == FORMAT and isinstance(found.get("shards"), dict)
     if not whole:
-        raise InputError("is not a list of packed shards, or of another version", path=path, remedy="pack anew.")
+        raise InputError("is not a list of packed shards, or of another version", path=path, remedy="pack again.")
     return found
 
 

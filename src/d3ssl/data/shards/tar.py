@@ -29,8 +29,8 @@ _REFUSED = {b"1": "a link", b"2": "a link", b"3": "a device", b"4": "a device", 
 _NULLS = bytes(BLOCK)
 _PADDING_READ = 1 << 20
 _MOST_DIGITS = 20
-_AGAIN = "copy or download the shard again, or pack it anew."
-_REPACK = "pack the files anew as plain files in an uncompressed tar, such as with d3ssl shards pack."
+_AGAIN = "copy or download the shard again, or pack it again."
+_REPACK = "pack the files again as plain files in an uncompressed tar, such as with d3ssl shards pack."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ class _Scan:
 
 def compressed(path: Path, kind: str) -> InputError:
     """The error for a compressed tar."""
-    remedy = "decompress it (images do not get smaller by it), or pack the images anew with d3ssl shards pack."
+    remedy = "decompress it (images do not get smaller by it), or pack the images again with d3ssl shards pack."
     return InputError(f"is compressed ({kind}), so nothing in it can be read in place", path=path, remedy=remedy)
 
 

@@ -29,7 +29,7 @@ STATISTICS = (
     "ar_large",
 )
 """COCO's names and order: AP averaged over IoU 0.5, 0.55, … 0.95; at 0.5; at 0.75; of objects below 32² px, up to 96²,
-and above; average recall with at most 1, 10 and 100 detections an image; of objects by size."""
+and above; average recall with at most 1, 10 and 100 detections per image; of objects by size."""
 Kind = Literal["bbox", "segm"]
 
 

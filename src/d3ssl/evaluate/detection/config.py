@@ -26,7 +26,7 @@ class DetectionConfig:
     steps: int = 300
     """Of fine-tuning, the same for every backbone. [90000: "1x"]"""
     batch_size: int = 16
-    """Images a step, of all processes together. [16]"""
+    """Images per step, of all processes together. [16]"""
     optimizer: Literal["sgd", "adamw"] = "adamw"
     """sgd: with momentum 0.9. adamw gets farther in a few hundred steps. [sgd]"""
     lr: float | None = None
@@ -54,9 +54,9 @@ class DetectionConfig:
     roi_size: int | None = None
     """Cells a side of RoIAlign; None: 7 for fpn, 14 for c4 and c3. [the same]"""
     proposals: int = 200
-    """Regions an image that the first stage hands to the second. [1000]"""
+    """Regions per image that the first stage hands to the second. [1000]"""
     rois: int = 32
-    """Regions an image that the second stage learns from, a quarter of them objects at most. [512]"""
+    """Regions per image that the second stage learns from, a quarter of them objects at most. [512]"""
     detections: int = 100
     """At most so many an image. [100]"""
     min_score: float = 0.05

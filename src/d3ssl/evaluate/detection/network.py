@@ -26,7 +26,7 @@ MASK_CELLS = 14
 IOU_FOREGROUND, IOU_BACKGROUND = 0.7, 0.3
 """Anchors that overlap an object more are objects, those that overlap all less are background (Faster R-CNN)."""
 ANCHORS_LEARNED = 256
-"""Anchors an image that the first stage learns from, at most half of them objects (Faster R-CNN)."""
+"""Anchors per image that the first stage learns from, at most half of them objects (Faster R-CNN)."""
 CANDIDATES = 2
 """Anchors a level that enter non-maximum suppression, for each proposal that is wanted (2000 for 1000)."""
 

@@ -1,4 +1,4 @@
-"""How sure an average precision is: that of images drawn anew, from matches that are made once."""
+"""How sure an average precision is: that of resampled images, from matches that are made once."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def average_precisions(
 def bootstrap(
     matches: Sequence[Matches], draws: int, generator: np.random.Generator
 ) -> dict[str, Float64[np.ndarray, "draws"]]:
-    """``ap``, ``ap50`` and ``ap75`` when the images are drawn anew with replacement, so many times.
+    """``ap``, ``ap50`` and ``ap75`` when the images are resampled with replacement, so many times.
 
     Draws without any object are left out. An image that is drawn twice is ranked like itself, so that the draws lie
     above the figure on average: they are moved by this bias, and tell how far the figure itself would move.

@@ -242,7 +242,7 @@ def _restore(
     """Steps done and their losses; (0, []) without a checkpoint, or with one of other options, data or weights."""
     if path is None or not path.exists():
         return 0, []
-    remedy = "remove the file, and the fine-tuning starts anew."
+    remedy = "remove the file, and the fine-tuning starts over."
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, KeyError, ValueError) as error:
@@ -251,7 +251,7 @@ def _restore(
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise CheckpointError("is not a checkpoint of this version", path=path, remedy=remedy)
     if state["fingerprint"] != fingerprint:
-        say(f"{path} is of other options, data or weights: fine-tuning starts anew")
+        say(f"{path} is of other options, data or weights: fine-tuning starts over")
         return 0, []
     detector.load_state_dict(state["detector"])
     optimizer.load_state_dict(state["optimizer"])

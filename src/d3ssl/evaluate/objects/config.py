@@ -28,7 +28,7 @@ class ObjectsConfig:
     val_share: float = 0.2
     """Share of the images that is tested on, where DATA is one set without splits."""
     shots: tuple[int, ...] = (1, 5, 10)
-    """Few-shot classification from so many training objects a class; empty: none."""
+    """Few-shot classification from so many training objects per class; empty: none."""
     shot_draws: int = 10
     """Draws of those objects, over which the accuracy is averaged."""
     min_side: float = 0.0

@@ -62,7 +62,7 @@ class SegmentationConfig:
     fcn_steps: int = 300
     """fcn: optimiser steps, the same for every backbone."""
     fcn_batch: int = 16
-    """fcn: images a step."""
+    """fcn: images per step."""
     fcn_lr: float = 0.05
     """fcn: learning rate at the start, momentum .9; it falls as (1 − step/steps)^0.9 (poly)."""
     fcn_weight_decay: float = 1e-4

@@ -94,7 +94,7 @@ def fit_sgd(
 ) -> LinearHead:
     """The published protocol (Leopart, arXiv 2204.13101; NeCo, arXiv 2408.11054): scores are brought bilinearly to
     ``linear_grid``, cross-entropy with the label map of that size, SGD with momentum, one drop of the learning rate.
-    Images are read and encoded anew in every epoch, so that memory does not grow with their number; of several
+    Images are read and encoded again in every epoch, so that memory does not grow with their number; of several
     processes each does the same. Call it inside ``frozen``.
 
     Args:

@@ -37,7 +37,7 @@ class Tally:
     def bootstrap(
         self, draws: int, generator: np.random.Generator
     ) -> tuple[Float64[np.ndarray, "draws"], Float64[np.ndarray, "draws"]]:
-        """mIoU and pixel accuracy when the images are drawn anew with replacement and their pixels summed.
+        """mIoU and pixel accuracy when the images are resampled with replacement and their pixels summed.
 
         Raises:
             InputError: fewer than two images.

@@ -64,7 +64,7 @@ def training_seconds(lines: Sequence[dict[str, Any]], batch_size: int) -> float:
 
     Args:
         lines: of ``read_log``.
-        batch_size: images a step.
+        batch_size: images per step.
     """
     ends = [0, *(line["step"] for line in lines)]
     steps = [end - start for start, end in pairwise(ends)]

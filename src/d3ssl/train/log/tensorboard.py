@@ -18,7 +18,7 @@ FLUSH_S = 30.0
 
 class TensorBoard(Target):
     """Without the thread and the queue of tensorboardX's ``SummaryWriter``: its thread dies of a full disk, and whoever
-    fills the queue then waits for ever. What other files of the folder say of steps behind the start is hidden."""
+    fills the queue then waits forever. What other files of the folder say of steps behind the start is hidden."""
 
     title: ClassVar[str] = "TensorBoard"
     package: ClassVar[str] = "tensorboardX"
