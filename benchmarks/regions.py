@@ -2,7 +2,7 @@
 
     python -m benchmarks.regions DATA [--images 300] [--size 192]
 
-DATA is anything with objects and masks (docs/data.md), such as the training split of `d3ssl scenes`. Prints one line per
+DATA is anything with objects and masks (docs/data.md), such as the training split of `d3ssl scenes`. Prints a line per
 method: regions per image; boxes: the share that lie on an object (IoU 0.5 or more, precision) and the share of objects
 that a box lies on (recall); the same for the label map, with the share of segments of which at least 0.7 are pixels of
 one object (purity); and seconds per image on one core, beside those of selective search in the same run.

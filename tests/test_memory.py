@@ -34,7 +34,7 @@ def faults(how: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
-def test_memory_is_not_fetched_anew() -> None:
+def test_memory_is_not_fetched_again() -> None:
     """Ten times 64 MiB: pages of 4 KiB, or 2 MiB where the system makes them that large."""
     given_back = faults("give back")
     assert given_back >= 10 * 32

@@ -3,7 +3,7 @@
     python -m benchmarks.photographs.step DATA [--backbone timm:efficientnet_lite0:random] [--threads 1] [--repeats 7]
 
 DATA: images, with annotations or without; their regions are the whole recipe's (``contrast``). Prints the CPU time of a
-step with kept rows (all of them known) ÷ one that computes them again, and ÷ the forward and backward passes of the bare
+step with kept rows (all of them known) ÷ one that recomputes them, and ÷ the forward and backward passes of the bare
 student on the same number of views. Medians over interleaved repeats.
 """
 

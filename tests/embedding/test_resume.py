@@ -179,7 +179,7 @@ def test_what_is_there_is_not_written_over(photos: Path, tmp_path: Path, looked_
         embed("timm:test_resnet", photos, out, CONFIG, resume=True)
 
 
-def test_a_damaged_part_is_made_anew(photos: Path, tmp_path: Path, looked_at: list[str]) -> None:
+def test_a_damaged_part_is_made_again(photos: Path, tmp_path: Path, looked_at: list[str]) -> None:
     out = tmp_path / "f.parquet"
     begin_and_fail(photos, out)
     part = tmp_path / "f.parquet.parts" / "000001.parquet"

@@ -82,7 +82,7 @@ def test_nothing_is_done_twice(photos: ImageSet, tmp_path: Path, looked_at: list
     assert again.metadata == first.metadata
 
 
-def test_other_options_or_images_are_computed_anew(photos: ImageSet, tmp_path: Path, looked_at: list[str]) -> None:
+def test_other_options_or_images_are_computed_again(photos: ImageSet, tmp_path: Path, looked_at: list[str]) -> None:
     first = compute_regions(photos, ONE, tmp_path / "r.parquet")
     second = compute_regions(photos, RegionsConfig(workers=1, max_regions=3), tmp_path / "r.parquet")
     assert len(looked_at) == 2 * len(photos)
@@ -92,7 +92,7 @@ def test_other_options_or_images_are_computed_anew(photos: ImageSet, tmp_path: P
     assert read_regions(tmp_path / "r.parquet").ids == photos.ids[:4]
 
 
-def test_a_damaged_result_is_made_anew(photos: ImageSet, tmp_path: Path) -> None:
+def test_a_damaged_result_is_made_again(photos: ImageSet, tmp_path: Path) -> None:
     compute_regions(photos, ONE, tmp_path / "r.parquet")
     whole = (tmp_path / "r.parquet").read_bytes()
     (tmp_path / "r.parquet").write_bytes(whole[:100])

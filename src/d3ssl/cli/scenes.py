@@ -13,7 +13,7 @@ from d3ssl.options import build, make_parser, parse
 
 _ABOUT = """\
 Make images with several objects in COCO format: OUT/train, OUT/val (the same distribution) and
-OUT/val_shuffled (unfamiliar neighbours, uniform places). As in photographs, classes have typical neighbours and positions.
+OUT/val_shuffled (unfamiliar neighbours, uniform positions). Elsewhere, classes have typical neighbours and positions.
 
 Objects are drawn from formulas; or taken from images with transparency (--cutouts DIR); or cut by their masks from
 photographs that you have annotated (--from DATA). The last gives out-of-context scenes: known objects on backgrounds

@@ -1,4 +1,4 @@
-"""Semantic maps from COCO's panoptic format: a PNG of segment numbers per image, and a file that names their classes."""
+"""Semantic maps from COCO's panoptic format: a PNG of segment numbers per image, and a file of class names."""
 
 from __future__ import annotations
 
