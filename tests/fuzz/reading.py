@@ -31,8 +31,9 @@ def _coco(folder: Path, content: bytes) -> None:
     except InputError:
         pass  # reading says it again
     annotations = _read_json(file)
-    for index in range(len(annotations)) if isinstance(annotations, CocoAnnotations) else ():
-        annotations.masks(index)
+    if isinstance(annotations, CocoAnnotations):
+        for index in range(len(annotations)):
+            annotations.masks(index)
 
 
 def _voc(folder: Path, content: bytes) -> None:
