@@ -113,7 +113,8 @@ def plot_png(plot: Figure, dpi: int = 150) -> bytes:
     """A matplotlib figure as PNG; it is closed. Names are shown as they are, those with dollar signs too, which
     matplotlib would take for formulas."""
     for axes in plot.axes:
-        axes.get_xticklabels(), axes.get_yticklabels()  # makes them, where the names of bars are
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.get_ticklabels()  # makes them, where the names of bars are
     for text in plot.findobj(Text):
         assert isinstance(text, Text)
         if (

@@ -82,7 +82,10 @@ def test_a_server_that_sends_a_byte_now_and_then_is_given_up(part: str) -> None:
 
 
 def test_a_server_that_says_nothing_is_given_up_after_the_patience() -> None:
-    silent = server(lambda connection, done: done.wait(10) and None)
+    def wait(_: socket.socket, done: threading.Event) -> None:
+        done.wait(10)
+
+    silent = server(wait)
     with silent as address, pytest.raises(FetchError, match=r"the connection failed .*timed out"):
         ask(address, timeout_s=0.2)
 

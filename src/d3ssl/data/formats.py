@@ -6,6 +6,7 @@ PIL knows formats that run programs: what begins like PostScript starts Ghostscr
 from __future__ import annotations
 
 import struct
+import tokenize
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ DAMAGE = (
     EOFError,
     struct.error,
     zlib.error,
+    tokenize.TokenError,  # of NumPy, for the header of a .npy file
     LookupError,
     TypeError,
     ArithmeticError,

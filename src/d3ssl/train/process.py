@@ -57,6 +57,7 @@ def process_group(device: torch.device, patience_min: float = PATIENCE_MIN) -> I
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     # Through connections of their own the others are asked who is there: those that failed cannot be used again.
     roll_call = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(roll_call, dist.ProcessGroup)  # all processes are in it
     try:
         yield
     except RuntimeError as error:
