@@ -1,10 +1,13 @@
-"""Memory of this machine: how much is free, and what is freed is kept for the next step."""
+"""Memory of this machine and process: how much is free, what is kept for the next step, when the collector runs."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -13,6 +16,18 @@ _NEVER = 2**31 - 1
 _CGROUP = "/sys/fs/cgroup"
 _CONTAINER = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
 """Files with a container's limit and what it uses, of control groups 2 and 1."""
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Millions of small lists and no cycle among them: Python's collector would walk them again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def keep_freed_memory() -> bool:

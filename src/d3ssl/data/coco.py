@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -18,6 +16,7 @@ from d3ssl.data.images import MAX_PIXELS
 from d3ssl.data.masks import ObjectMasks, pack_masks
 from d3ssl.errors import InputError
 from d3ssl.files import read_json
+from d3ssl.memory import without_collector
 
 MAX_BAD_SHARE = 1e-4
 """Share of bad objects up to which they are left out with a warning (COCO train2017: 2 of 860,001 have no height)."""
@@ -121,18 +120,6 @@ def read_coco(path: str | Path, *, max_bad_share: float = MAX_BAD_SHARE) -> Coco
     path = Path(path)
     with without_collector():
         return parse_coco(path, read_json(path), max_bad_share)
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Millions of small lists and no cycle among them: Python's collector would walk them again and again."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def image_names(path: Path, document: Any) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from d3ssl.data.arrow import arrow_folder, open_arrow
-from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco, without_collector
+from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco
 from d3ssl.data.folders import images_folder, is_below
 from d3ssl.data.image_list import read_image_list
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
@@ -26,6 +26,7 @@ from d3ssl.data.voc import voc_annotations
 from d3ssl.data.yolo import yolo_annotations, yolo_file
 from d3ssl.errors import InputError, first_names
 from d3ssl.files import read_json
+from d3ssl.memory import without_collector
 
 
 def open_images(data: str | Path) -> ImageSet:
