@@ -36,18 +36,30 @@ def as_png(array: np.ndarray) -> bytes:
 def save(
     folder: Path, names: list[str | None], objects: list[Any] | None = None, files: int = 2, **options: Any
 ) -> Path:
-    """Row r shows ``pixels(r)``; the rows are divided over some files, in record batches of two."""
-    folder.mkdir(parents=True)
+    """Row r shows ``pixels(r)``."""
     images = [{"bytes": as_png(pixels(row)), "path": name} for row, name in enumerate(names)]
+    return write_stream(folder, images, objects, BOX_FEATURES, files, **options)
+
+
+def write_stream(
+    folder: Path,
+    images: list[dict[str, Any]],
+    objects: list[Any] | None,
+    object_features: dict[str, Any],
+    files: int = 1,
+    **options: Any,
+) -> Path:
+    """The rows are divided over some files, in record batches of two."""
+    folder.mkdir(parents=True)
     columns: dict[str, Any] = {
-        "text": [f"row {row}" for row in range(len(names))],
+        "text": [f"row {row}" for row in range(len(images))],
         "image": pa.array(images, type=pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
     }
     features: dict[str, Any] = {"text": {"dtype": "string", "_type": "Value"}, "image": {"_type": "Image"}}
     if objects is not None:
         kind = pa.struct([("bbox", pa.list_(pa.list_(pa.float32(), 4))), ("category", pa.list_(pa.int64()))])
         columns["objects"] = pa.array(objects, type=kind)
-        features["objects"] = BOX_FEATURES
+        features["objects"] = object_features
     table = pa.table(columns)
     named = [f"data-{number:05d}-of-{files:05d}.arrow" for number in range(files)]
     share = -(-len(table) // files)
