@@ -3,8 +3,8 @@
     d3ssl export run/ --to hf --out folder/
     python examples/transformers_detr.py folder/
 
-The images and boxes below are drawn at random; put your own data set in their place. RT-DETR, Deformable DETR,
-Mask2Former and others take the same ``backbone_config``.
+The images and boxes below are drawn at random; put your own data set in their place. Other detectors of
+transformers (RT-DETR, Deformable DETR, Mask2Former) have a ``backbone_config`` too; only DETR was tried.
 """
 
 from __future__ import annotations

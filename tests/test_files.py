@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from d3ssl.errors import D3sslError, InputError
-from d3ssl.files import digest, read_json, write_atomically, write_json, write_text
+from d3ssl.files import digest, read_json, write_atomically, write_json, write_new, write_text
 
 
 def test_a_file_is_written_with_its_folder_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -169,3 +170,16 @@ def test_digest_is_the_same_everywhere_and_sees_boundaries() -> None:
     assert digest("a", b"bc") == "9a8acca1b6c6c0be"
     assert digest("ä") == digest("ä".encode())
     assert len({digest("ab", "c"), digest("a", "bc"), digest("abc"), digest("abc", ""), digest()}) == 5
+
+
+def test_weights_can_be_read_by_those_who_may_read_other_new_files(tmp_path: Path) -> None:
+    """safetensors creates its files for their owner alone."""
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    with write_atomically(tmp_path / "a.safetensors") as temporary:
+        safetensors.torch.save_file({"a": torch.zeros(1)}, temporary)
+    with write_new(tmp_path / "b") as folder:
+        folder.mkdir()
+        safetensors.torch.save_file({"a": torch.zeros(1)}, folder / "b.safetensors")
+    for file in (tmp_path / "a.safetensors", tmp_path / "b" / "b.safetensors"):
+        assert file.stat().st_mode == plain.stat().st_mode

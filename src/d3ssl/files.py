@@ -36,9 +36,9 @@ def write_atomically(path: str | Path) -> Iterator[Path]:
     with _explain(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            mode = _new_mode(temporary)
             yield temporary
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
+            _finish(temporary, mode)
             os.replace(temporary, path)
             _fsync_folder(path.parent)
         finally:
@@ -62,15 +62,29 @@ def write_new(path: str | Path) -> Iterator[Path]:
     with _explain(path):
         try:
             hidden.mkdir(parents=True)
+            mode = _new_mode(hidden / path.name)
             yield hidden / path.name
             made = [hidden / path.name, *(hidden / path.name).rglob("*")]
             for file in [own for own in made if own.is_file()]:
-                with open(file, "rb+") as handle:
-                    os.fsync(handle.fileno())
+                _finish(file, mode)
             os.rename(hidden / path.name, path)
             _fsync_folder(path.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _new_mode(path: Path) -> int:
+    """The permissions that a new file of this process has here. Some writers (safetensors) choose narrower ones."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    path.unlink()
+    return mode
+
+
+def _finish(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with open(file, "rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 @contextmanager

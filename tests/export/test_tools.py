@@ -197,7 +197,7 @@ def test_a_folder_is_pushed_once_it_is_verified(tmp_path: Path, monkeypatch: pyt
     assert found.pushed == "address of me/it"
     monkeypatch.setattr(Hub, "error", ConnectionError("no route to host"))
     with pytest.raises(
-        D3sslError, match=r"not pushed to me/it \(ConnectionError: no route(.|\n)*nothing of it is there"
+        D3sslError, match=r"not pushed to me/it \(ConnectionError: no route(.|\n)*no file of it is there"
     ):
         export_backbone("timm:test_resnet", "hf", tmp_path / "b", push_to="me/it")
     assert (tmp_path / "b" / "model.safetensors").is_file()

@@ -44,7 +44,7 @@ def push(folder: Path, repository: str) -> str:
         done = api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Export from d3ssl")
     except Exception as error:  # of the network, of the client, of the hub
         reason = next(iter(str(error).strip().splitlines()), "")
-        problem = f"was not pushed to {repository} ({type(error).__name__}: {reason}); nothing of it is there"
+        problem = f"was not pushed to {repository} ({type(error).__name__}: {reason}); no file of it is there"
         remedy = f"check network, token and name, then: hf upload {repository} {folder}. The folder is whole."
         raise D3sslError(problem, path=folder, remedy=remedy) from error
     return str(done.commit_url)
