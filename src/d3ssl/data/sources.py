@@ -10,8 +10,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from d3ssl.data.arrow import arrow_folder, open_arrow
-from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco
+from d3ssl.data.coco import CocoAnnotations, image_names, parse_coco, without_collector
 from d3ssl.data.folders import images_folder, is_below
 from d3ssl.data.image_list import read_image_list
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
@@ -23,10 +22,8 @@ from d3ssl.data.shards.members import read_members
 from d3ssl.data.shards.tar import compressed
 from d3ssl.data.trees import VOC_OBJECT_PARTS, ade_folder, voc_folder, voc_list_folder
 from d3ssl.data.voc import voc_annotations
-from d3ssl.data.yolo import yolo_annotations, yolo_file
 from d3ssl.errors import InputError, first_names
 from d3ssl.files import read_json
-from d3ssl.memory import without_collector
 
 
 def open_images(data: str | Path) -> ImageSet:
@@ -39,8 +36,6 @@ def open_images(data: str | Path) -> ImageSet:
     - ADE20K scene parsing: ``ADEChallengeData2016`` or the folder above (the training images, without objects);
     - Open Images: a file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, with its class names beside it and the
       images in a folder named like the split;
-    - YOLO: a ``data.yaml``, or the folder that holds one (the training images);
-    - a Hugging Face data set on disk (``save_to_disk``): a split, or a dictionary of them (its ``train``);
     - a list: a text file (``.txt``) with one image path a line, relative to its folder;
     - tar shards: a folder of them (with ``annotations.json`` beside, if any), one ``.tar``, or a pattern such as
       ``shards/{000..012}.tar``.
@@ -66,41 +61,17 @@ def open_images(data: str | Path) -> ImageSet:
         return _named(path, path.parent, read_image_list(path))
     if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists():
         return open_box_file(path)
-    if file := yolo_file(path):
-        return open_yolo(file)
     remedy = (
         f"DATA is a folder of images, a folder with {ANNOTATIONS} beside images/, an annotations file (.json), a tree "
-        "of Pascal VOC or ADE20K, a YOLO data.yaml, a file of boxes of Open Images (.csv), a list (.txt), or tar "
-        "shards ('DIR/{000..012}.tar')."
+        "of Pascal VOC or ADE20K, a file of boxes of Open Images (.csv), a list of images (.txt), or tar shards "
+        "('DIR/{000..012}.tar')."
     )
     if path.exists():
         raise InputError("is neither a folder nor an annotations file nor a list", path=path, remedy=remedy)
     raise InputError("no such file or folder", path=path, remedy=remedy)
 
 
-def open_yolo(file: Path, split: str = "train") -> ImageSet:
-    """The images that a split of a YOLO data file names.
-
-    Raises:
-        InputError: as ``yolo_annotations``.
-    """
-    root, annotations = yolo_annotations(file, split)
-    return _named(file, root, annotations)
-
-
-def _open_arrow(folder: Path) -> ImageSet:
-    found, annotations = open_arrow(folder)
-    order = sorted(range(len(found)), key=list(found).__getitem__)
-    ids = tuple(sorted(found))
-    annotations = None if annotations is None else annotations.subset(order)
-    return ImageSet(root=folder, paths=tuple(found[name] for name in ids), ids=ids, annotations=annotations)
-
-
 def _open_tree(root: Path) -> ImageSet:
-    if file := yolo_file(root):
-        return open_yolo(file)
-    if folder := arrow_folder(root):
-        return _open_arrow(folder)
     if tree := voc_folder(root, VOC_OBJECT_PARTS):
         return _named(tree, tree / "JPEGImages", voc_annotations(tree))
     if tree := ade_folder(root):

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from d3ssl.data.arrow import arrow_splits
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
-from d3ssl.data.sources import open_images, open_yolo
+from d3ssl.data.sources import open_images
 from d3ssl.data.trees import VOC_OBJECT_PARTS, voc_folder, voc_list_folder
-from d3ssl.data.yolo import yolo_file, yolo_splits
 from d3ssl.errors import InputError
 
 
@@ -28,25 +26,17 @@ def open_parts(data: str | Path) -> Parts | None:
     - a folder with ``train`` and ``val``, each with its ``annotations.json``;
     - Pascal VOC: a tree (its lists ``ImageSets/Main/train.txt`` and ``val.txt``), or a list ``train.txt`` of it with
       ``val.txt`` beside it, such as that of ``ImageSets/Segmentation``, whose images have masks;
-    - a YOLO data file that names ``train`` and ``val``, or the folder that holds it;
-    - a Hugging Face data set on disk with the splits ``train`` and ``val``, ``validation`` or ``test``;
     - COCO as it is unpacked: ``annotations/instances_train*.json`` and ``instances_val*.json``, one of each.
 
     Raises:
         InputError: a part cannot be opened, or the two have different categories.
     """
     root = Path(data)
-    if (file := yolo_file(root)) and {"train", "val"} <= set(yolo_splits(file)):
-        return _checked(open_yolo(file, "train"), open_yolo(file, "val"), f"the splits train and val of {file.name}")
-    found = _folders(root) or _arrow(root) or _voc_lists(root) or _coco_files(root)
+    found = _folders(root) or _voc_lists(root) or _coco_files(root)
     if found is None:
         return None
     *paths, rule = found
     train, val = (open_images(path) for path in paths)
-    return _checked(train, val, rule)
-
-
-def _checked(train: ImageSet, val: ImageSet, rule: str) -> Parts:
     check_categories(train, val)
     return Parts(train, val, rule)
 
@@ -62,12 +52,6 @@ def check_categories(train: ImageSet, other: ImageSet) -> None:
 def _folders(root: Path) -> tuple[Path, Path, str] | None:
     parts = (root / "train", root / "val")
     return (*parts, "the folders train, val") if all((part / ANNOTATIONS).exists() for part in parts) else None
-
-
-def _arrow(root: Path) -> tuple[Path, Path, str] | None:
-    splits = arrow_splits(root)
-    val = next((name for name in ("val", "validation", "test") if name in splits), None)
-    return (root / "train", root / val, f"the splits train, {val}") if val and "train" in splits else None
 
 
 def _voc_lists(root: Path) -> tuple[Path, Path, str] | None:
