@@ -10,11 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.folders import missing_files
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
+from d3ssl.data.number_png import read_map
 from d3ssl.data.place import Place, file_bytes
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest
 
 IGNORED = 255
@@ -102,6 +104,25 @@ class SemanticSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileMaps:
+    """Semantic maps as PNG files of class numbers."""
+
+    paths: tuple[Path, ...]
+    known: dict[int, int]
+    """Pixel value → label, or ``IGNORED``."""
+    meaning: str
+    """The permitted values, for people."""
+
+    def read(self, row: int) -> Int64[np.ndarray, "H W"]:
+        path = self.paths[row]
+        remedy = "write the class numbers of this data set into the map, or its value for ignored pixels."
+        return look_up(read_map(path), self.known, path, self.meaning, remedy)
+
+    def content(self, row: int) -> str:
+        return f"{self.paths[row].name} {file_bytes(self.paths[row])}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceMaps:
     """Semantic maps painted from the masks of objects."""
 
@@ -156,6 +177,43 @@ def from_instances(images: ImageSet) -> SemanticSet:
         names=(BACKGROUND, *images.annotations.names),
         maps=InstanceMaps(annotations=images.annotations),
         rows=tuple(range(len(images))),
+    )
+
+
+def from_files(
+    tree: Path,
+    source: Path,
+    names: Sequence[str],
+    folders: tuple[str, str],
+    classes: tuple[str, ...],
+    known: dict[int, int],
+    meaning: str,
+) -> SemanticSet:
+    """Images ``TREE/IMAGES/NAME.jpg`` with maps ``TREE/MAPS/NAME.png``.
+
+    Args:
+        source: what gives the names, for messages.
+        folders: of the images and of the maps, below the tree.
+        classes: their names.
+        known: pixel value → label, or ``IGNORED``.
+        meaning: the permitted values, for people.
+
+    Raises:
+        InputError: an image or a map is not there.
+    """
+    images, maps = folders
+    for what, folder, suffix in (("images", images, ".jpg"), ("maps", maps, ".png")):
+        missing = missing_files(tree / folder, [name + suffix for name in names])
+        if missing:
+            problem = f"{len(missing)} of {len(names)} {what} are not in {tree / folder}: {first_names(missing)}"
+            raise InputError(problem, path=source, remedy="add them, or leave these images out.")
+    return SemanticSet(
+        root=tree,
+        ids=tuple(f"{images}/{name}.jpg" for name in names),
+        paths=tuple(tree / images / f"{name}.jpg" for name in names),
+        names=classes,
+        maps=FileMaps(paths=tuple(tree / maps / f"{name}.png" for name in names), known=known, meaning=meaning),
+        rows=tuple(range(len(names))),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
 from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.bias import Bias, Company, Places, company_bias, place_bias
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from d3ssl.console import say, show_table
-from d3ssl.data.folders import candidate_folders
+from d3ssl.data.formats import find_format
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.sources import open_images
-from d3ssl.doctor.annotations import annotations_file, bad_objects, check_objects
+from d3ssl.doctor.annotations import bad_objects, check_objects
 from d3ssl.doctor.check import Check, ordered
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.estimates import estimate
@@ -23,7 +22,7 @@ from d3ssl.doctor.regions import check_region_choice
 from d3ssl.doctor.report import write_report
 from d3ssl.doctor.scan import scan_files
 from d3ssl.errors import InputError
-from d3ssl.files import make_folder, read_json, write_json
+from d3ssl.files import make_folder, write_json
 from d3ssl.seeds import derive_seed
 from d3ssl.train import RunConfig
 from d3ssl.train.config import check
@@ -72,19 +71,17 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
 
 def _open(data: Path) -> tuple[ImageSet, list[Check]]:
     """The images, with what is wrong with the annotations; where these cannot be read, the images alone."""
-    file = annotations_file(data)
-    if file is None:
-        return open_images(data), []
-    found = bad_objects(read_json(file))
-    checks = check_objects(*found) if found else []
+    source = find_format(data)
+    found = bad_objects(source.document())
+    checks = check_objects(*found, source.max_bad_share) if found else []
     try:
-        return open_images(data), checks
+        return source.images(), checks
     except InputError as error:
-        told = Check(name="annotations", status="fail", finding=f"{file}: {error.problem}", remedy=error.remedy or "")
-        for folder in candidate_folders(file):
-            if folder.is_dir() and folder != file.parent:
-                return open_images(folder), [*checks, told]
-        raise
+        alone = source.images_alone()
+        if alone is None:
+            raise
+        finding = f"{error.path}: {error.problem}"
+        return alone, [*checks, Check(name="annotations", status="fail", finding=finding, remedy=error.remedy or "")]
 
 
 def _choose(images: ImageSet, most: int | None) -> list[int]:

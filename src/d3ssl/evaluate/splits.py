@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from d3ssl.data.formats import Format, Kind, find_format
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
-from d3ssl.data.sources import open_images
-from d3ssl.data.splits import check_categories, open_parts
+from d3ssl.data.semantic import SemanticSet
+from d3ssl.data.sources import check_categories
 from d3ssl.errors import InputError
 from d3ssl.seeds import derive_seed, numpy_generator
 
@@ -27,18 +29,21 @@ TESTED = {
 one in ``val_NAME``. Those after ``shuffled`` show the objects of ``val``, image by image."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splits:
-    """Labelled images with the same categories."""
+Set = TypeVar("Set", ImageSet, SemanticSet)
 
-    train: ImageSet
-    tested: dict[str, ImageSet]
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(Generic[Set]):
+    """Images with objects of the same categories, or with maps of the same classes."""
+
+    train: Set
+    tested: dict[str, Set]
     """``val`` and those that there are beside it, by name, in the order of ``TESTED``."""
     rule: str
     """How the splits came about, for people."""
 
     @property
-    def val(self) -> ImageSet:
+    def val(self) -> Set:
         """Images like those of train."""
         return self.tested["val"]
 
@@ -54,15 +59,10 @@ def drawn_as(split: str) -> str:
     return split if split == "shuffled" else "val"
 
 
-def open_splits(data: str | Path, val_share: float) -> Splits:
-    """Open DATA:
-
-    - a folder with ``train``, ``val`` and, if any, ``val_NAME`` (as `d3ssl scenes` writes, see ``TESTED``);
-    - Pascal VOC: a tree (its lists ``ImageSets/Main/train.txt`` and ``val.txt``), or a list ``train.txt`` of it with
-      ``val.txt`` beside it, such as that of ``ImageSets/Segmentation``, whose images have masks;
-    - COCO as it is unpacked: ``annotations/instances_train*.json`` and ``instances_val*.json``, one of each;
-    - one set of any format with objects, which is split by a hash of the image id: the same on every machine,
-      whatever other images there are.
+def open_splits(data: str | Path, val_share: float) -> Splits[ImageSet]:
+    """Open DATA for its objects: the parts that it comes in (see the formats), with ``val_NAME`` beside them as
+    `d3ssl scenes` writes (see ``TESTED``); or one set, which is split by a hash of the image id: the same on every
+    machine, whatever other images there are.
 
     Args:
         val_share: share of one set's images that is tested on.
@@ -70,28 +70,56 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
     Raises:
         InputError: nothing to open, no annotations, categories that differ, or no images left on one side.
     """
-    root = Path(data)
-    if parts := open_parts(root):
-        folders = {name: root / f"val{suffix(name)}" for name in TESTED if name != "val"}
-        others = {name: open_images(folder) for name, folder in folders.items() if (folder / ANNOTATIONS).exists()}
-        for images in others.values():
-            check_categories(parts.train, images)
-        rule = ", ".join([parts.rule, *(f"val{suffix(name)}" for name in others)])
-        return Splits(train=parts.train, tested={"val": parts.val, **others}, rule=rule)
-    images = open_images(root)
-    if images.annotations is None:
-        remedy = "give a folder of `d3ssl scenes`, COCO data (a folder or a file), or a tree of Pascal VOC."
-        raise InputError("has no annotations, so its objects are not known", path=root, remedy=remedy)
+    return _open(data, val_share, "objects", _with_objects, check_categories)
+
+
+def open_semantic(data: str | Path, val_share: float) -> Splits[SemanticSet]:
+    """Open DATA for the classes of its pixels, as ``open_splits``.
+
+    Raises:
+        InputError: nothing of the kind, missing images or maps, an empty split, or splits of other classes.
+    """
+    return _open(data, val_share, "maps", lambda source: source.maps(), _check_classes)
+
+
+def _open(
+    data: str | Path,
+    val_share: float,
+    kind: Kind,
+    read: Callable[[Format], Set],
+    check: Callable[[Set, Set], None],
+) -> Splits[Set]:
+    source = find_format(data)
+    if parts := source.parts(kind):
+        train, val = (read(part) for part in parts[:2])
+        there = {name: source.path / f"val{suffix(name)}" for name in TESTED if name != "val"}
+        others = {name: read(find_format(own)) for name, own in there.items() if (own / ANNOTATIONS).exists()}
+        for images in (val, *others.values()):
+            check(train, images)
+        rule = ", ".join([parts[2], *(f"val{suffix(name)}" for name in others)])
+        return Splits(train=train, tested={"val": val, **others}, rule=rule)
+    images = read(source)
     tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
         problem = f"{len(images)} images are too few to be split into training and validation"
-        raise InputError(problem, path=root, remedy="give more images, or another --val_share.")
+        raise InputError(problem, path=data, remedy="give more images, or another --val_share.")
     rule = f"one set, {val_share:.0%} of it for validation by a hash of the image id"
-    return Splits(
-        train=images.subset(np.flatnonzero(~tested)),
-        tested={"val": images.subset(np.flatnonzero(tested))},
-        rule=rule,
-    )
+    train, val = (images.subset(np.flatnonzero(own)) for own in (~tested, tested))
+    return Splits(train=train, tested={"val": val}, rule=rule)
+
+
+def _with_objects(source: Format) -> ImageSet:
+    images = source.images()
+    if images.annotations is None:
+        remedy = "give data with objects: docs/data.md lists the formats that have any."
+        raise InputError("has no annotations, so its objects are not known", path=source.path, remedy=remedy)
+    return images
+
+
+def _check_classes(train: SemanticSet, val: SemanticSet) -> None:
+    if train.names != val.names:
+        problem = f"has other classes than {train.root}"
+        raise InputError(problem, path=val.root, remedy="write the same classes, in the same order, into both.")
 
 
 def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"]:

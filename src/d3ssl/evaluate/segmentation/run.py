@@ -27,8 +27,7 @@ from d3ssl.evaluate.segmentation.metrics import Tally
 from d3ssl.evaluate.segmentation.pictures import Shown, draw_predictions
 from d3ssl.evaluate.segmentation.pool import CellPool, gather_cells
 from d3ssl.evaluate.segmentation.retrieval import remember
-from d3ssl.evaluate.segmentation.splits import open_semantic
-from d3ssl.evaluate.splits import TESTED, drawn_as, suffix
+from d3ssl.evaluate.splits import TESTED, drawn_as, open_semantic, suffix
 from d3ssl.evaluate.task import Measure
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone

@@ -1,28 +1,45 @@
-"""Objects of Pascal VOC: one XML file an image, and masks where there are any."""
+"""Pascal VOC: one XML file an image, with masks of objects and maps of classes where there are any."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
-from d3ssl.data.coco import CocoAnnotations, parse_coco
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.coco import parse_coco
+from d3ssl.data.formats.folder import Folder
+from d3ssl.data.formats.format import Format, Kind
+from d3ssl.data.image_set import ImageSet, named_images
 from d3ssl.data.images import IMAGE_SUFFIXES
 from d3ssl.data.segment_files import SegmentFiles
-from d3ssl.data.trees import VOC_NAMES
+from d3ssl.data.semantic import IGNORED, SemanticSet, from_files
 from d3ssl.errors import InputError, first_names
 
+# fmt: off
+VOC_NAMES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)
+# fmt: on
+"""Pascal VOC's classes; position = pixel value."""
+OBJECT_PARTS = ("JPEGImages", "Annotations")
+"""What a tree with objects holds."""
+MAP_PARTS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+"""What a tree with maps of classes holds."""
 DEFAULT_LIST = "ImageSets/Main/trainval.txt"
 """The images of a tree that is named as a whole."""
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
-def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotations:
-    """The objects of a VOC tree (``Annotations/*.xml`` of the development kit).
+@dataclass(frozen=True, kw_only=True)
+class Voc(Format):
+    """A tree (``VOCdevkit/VOC2012``, or a folder above), or one of its lists (``ImageSets/Main/train.txt``).
 
     Boxes are 1-based with the last pixel included there (xmin = 1, xmax = 1 is the first column); here x = xmin − 1 to
     xmax. Objects marked ``difficult`` are crowds: neither trained on nor missed in an evaluation, as in VOC's own.
@@ -30,6 +47,83 @@ def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotation
 
     Masks come from ``SegmentationObject/``, value n of the PNG being object n of the XML file; a difficult object that
     has no pixels there is its box. Few images of VOC have one: name ``ImageSets/Segmentation/train.txt``.
+    """
+
+    what = "a tree of Pascal VOC, or one of its lists"
+    tree: Path
+    listing: Path | None = None
+    """File with the name of an image in each line; None: ``ImageSets/Main/trainval.txt`` or, in a tree without it, all
+    images that have an XML file."""
+
+    @classmethod
+    def detect(cls, path: Path) -> Voc | None:
+        if path.is_dir():
+            tree = voc_folder(path, OBJECT_PARTS) or voc_folder(path, MAP_PARTS)
+            return cls(path=path, tree=tree) if tree else None
+        tree = path.absolute().parent.parent.parent
+        is_list = path.suffix == ".txt" and path.is_file() and path.absolute().parent.parent.name == "ImageSets"
+        return cls(path=path, tree=tree, listing=path) if is_list and _holds(tree, OBJECT_PARTS) else None
+
+    def images(self) -> ImageSet:
+        if not _holds(self.tree, OBJECT_PARTS):
+            return Folder(path=self.tree / "JPEGImages").images()
+        return named_images(
+            self.listing or self.tree, self.tree / "JPEGImages", voc_annotations(self.tree, self.listing)
+        )
+
+    def maps(self) -> SemanticSet:
+        """Of a list for segmentation. Pixel values are labels: 0 the background, 1..20 the classes; 255 (borders,
+        difficult objects) is ignored."""
+        if self.listing is None or self.listing.absolute().parent != (self.tree / "ImageSets/Segmentation").absolute():
+            return super().maps()
+        if not self.listing.is_file():
+            remedy = "a VOC tree lists the images of each split in one."
+            raise InputError("no such file", path=self.listing, remedy=remedy)
+        names = sorted({line.strip() for line in self.listing.read_text(encoding="utf-8").splitlines()} - {""})
+        if not names:
+            remedy = "write the names of the split's images, one a line."
+            raise InputError("names no images", path=self.listing, remedy=remedy)
+        known = {value: value for value in range(len(VOC_NAMES))} | {IGNORED: IGNORED}
+        meaning = f"classes are 0 to {len(VOC_NAMES) - 1}, and {IGNORED} is ignored"
+        return from_files(
+            self.tree, self.listing, names, ("JPEGImages", "SegmentationClass"), VOC_NAMES, known, meaning
+        )
+
+    def parts(self, kind: Kind) -> tuple[Format, Format, str] | None:
+        has_maps = kind == "maps" and self.listing is None and _holds(self.tree, MAP_PARTS)
+        lists = self.tree / "ImageSets" / ("Segmentation" if has_maps else "Main")
+        train = self.listing or lists / "train.txt"
+        val = train.with_name("val.txt")
+        if not has_maps and not (train.name == "train.txt" and train.is_file() and val.is_file()):
+            return None
+        return replace(self, listing=train), replace(self, listing=val), "Pascal VOC's lists train.txt, val.txt"
+
+
+def voc_folder(root: Path, parts: Sequence[str]) -> Path | None:
+    """The VOC tree that DATA is or holds (``VOCdevkit``, or the folder with ``VOCdevkit`` in it); None: there is none.
+
+    Args:
+        parts: the folders by which a tree is recognised.
+
+    Raises:
+        InputError: it holds several.
+    """
+    if _holds(root, parts):
+        return root
+    found = [folder for below in ("VOC*", "VOCdevkit/VOC*") for folder in sorted(root.glob(below))]
+    found = [folder for folder in found if _holds(folder, parts)]
+    if len(found) > 1:
+        listed = ", ".join(folder.name for folder in found)
+        raise InputError(f"holds several data sets: {listed}", path=root, remedy=f"name one, such as {found[-1]}.")
+    return found[0] if found else None
+
+
+def _holds(folder: Path, parts: Sequence[str]) -> bool:
+    return all((folder / part).is_dir() for part in parts)
+
+
+def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotations:
+    """The objects of a tree, as in ``Voc``.
 
     Args:
         folder: with ``Annotations/`` and ``JPEGImages/``.

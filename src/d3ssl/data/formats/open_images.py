@@ -1,16 +1,16 @@
-"""Images of Open Images that are on disk, with their objects, as d3ssl's other parts take them."""
+"""Open Images: the images of a split that are on disk, with the boxes and masks of its CSV files."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from d3ssl.console import progress
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.formats.format import Format, image_sizes
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.images import image_size
 from d3ssl.data.masks import pack_masks
 from d3ssl.data.open_images.boxes import GROUP, stream_boxes
 from d3ssl.data.open_images.classes import read_classes
@@ -23,6 +23,20 @@ BOX_FILE = re.compile(r"(oidv\d+-)?(?P<split>train|validation|test)-annotations-
 """Names of the files of boxes, of all releases."""
 _CHUNK_BYTES = 16_000_000
 _ID_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenImages(Format):
+    """A split, named by its file of boxes."""
+
+    what = "a file of boxes of Open Images (.csv)"
+
+    @classmethod
+    def detect(cls, path: Path) -> OpenImages | None:
+        return cls(path=path) if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists() else None
+
+    def images(self) -> ImageSet:
+        return open_box_file(self.path)
 
 
 def read_open_images(
@@ -55,7 +69,7 @@ def read_open_images(
     if masks is not None:
         mask_file = _needed(folder, f"{split}-annotations-object-segmentation.csv")
         table = with_masks(table, match_masks(mask_file, classes, numbers, table, _CHUNK_BYTES)[0])
-    sizes = _sizes(paths)
+    sizes = image_sizes(paths)
     of_size = sizes[table.image]
     segmentations = [None] * len(table)
     if masks is not None:
@@ -128,12 +142,3 @@ def _needed(folder: Path, name: str) -> Path:
     if found is None:
         raise InputError(f"has no {name}", path=folder, remedy="put it there.")
     return found
-
-
-def _sizes(paths: tuple[Path, ...]) -> np.ndarray:
-    sizes = np.zeros((len(paths), 2), dtype=np.int64)
-    with progress("sizes of images", len(paths)) as ticker:
-        for row, path in enumerate(paths):
-            sizes[row] = image_size(path)
-            ticker.advance()
-    return sizes
