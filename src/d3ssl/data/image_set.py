@@ -36,6 +36,18 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def annotated(self) -> CocoAnnotations:
+        """The objects, where they are needed.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.annotations is None:
+            remedy = "give data with objects, such as COCO or Pascal VOC; docs/data.md lists the formats that have any."
+            raise InputError("has no annotations, so its objects are not known", path=self.root, remedy=remedy)
+        return self.annotations
+
     def digest(self) -> str:
         """Identifies the images: changes with their ids, their order and the sizes of their files in bytes."""
         return digest(*(f"{name}\0{file_bytes(path)}" for name, path in zip(self.ids, self.paths, strict=True)))

@@ -162,20 +162,15 @@ def from_instances(images: ImageSet) -> SemanticSet:
     Raises:
         InputError: no annotations, or objects without masks.
     """
-    if images.annotations is None:
-        remedy = "give COCO data with masks, panoptic maps, or a VOC or ADE20K tree."
-        raise InputError(
-            "has no annotations, so the classes of its pixels are not known", path=images.root, remedy=remedy
-        )
-    if not images.annotations.has_masks:
+    if not images.annotated.has_masks:
         remedy = "segmentation takes a 'segmentation' for every object; with boxes only, evaluate objects or detection."
-        raise InputError("has objects without masks", path=images.annotations.path, remedy=remedy)
+        raise InputError("has objects without masks", path=images.annotated.path, remedy=remedy)
     return SemanticSet(
         root=images.root,
         ids=images.ids,
         paths=images.paths,
-        names=(BACKGROUND, *images.annotations.names),
-        maps=InstanceMaps(annotations=images.annotations),
+        names=(BACKGROUND, *images.annotated.names),
+        maps=InstanceMaps(annotations=images.annotated),
         rows=tuple(range(len(images))),
     )
 

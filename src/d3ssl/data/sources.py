@@ -47,8 +47,7 @@ def open_parts(data: str | Path) -> Parts | None:
 
 
 def check_categories(train: ImageSet, other: ImageSet) -> None:
-    """Raise InputError if the two sets do not have the same category ids and names."""
-    assert train.annotations is not None and other.annotations is not None
-    if train.annotations.categories != other.annotations.categories:
-        problem = f"has other categories than {train.annotations.path}"
-        raise InputError(problem, path=other.annotations.path, remedy="write the same categories into both files.")
+    """Raise InputError if the two sets do not have objects of the same category ids and names."""
+    if train.annotated.categories != other.annotated.categories:
+        problem = f"has other categories than {train.annotated.path}"
+        raise InputError(problem, path=other.annotated.path, remedy="write the same categories into both files.")

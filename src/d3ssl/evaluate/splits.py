@@ -70,7 +70,7 @@ def open_splits(data: str | Path, val_share: float) -> Splits[ImageSet]:
     Raises:
         InputError: nothing to open, no annotations, categories that differ, or no images left on one side.
     """
-    return _open(data, val_share, "objects", _with_objects, check_categories)
+    return _open(data, val_share, "objects", lambda source: source.images(), check_categories)
 
 
 def open_semantic(data: str | Path, val_share: float) -> Splits[SemanticSet]:
@@ -99,6 +99,7 @@ def _open(
         rule = ", ".join([parts[2], *(f"val{suffix(name)}" for name in others)])
         return Splits(train=train, tested={"val": val, **others}, rule=rule)
     images = read(source)
+    check(images, images)
     tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
         problem = f"{len(images)} images are too few to be split into training and validation"
@@ -106,14 +107,6 @@ def _open(
     rule = f"one set, {val_share:.0%} of it for validation by a hash of the image id"
     train, val = (images.subset(np.flatnonzero(own)) for own in (~tested, tested))
     return Splits(train=train, tested={"val": val}, rule=rule)
-
-
-def _with_objects(source: Format) -> ImageSet:
-    images = source.images()
-    if images.annotations is None:
-        remedy = "give data with objects: docs/data.md lists the formats that have any."
-        raise InputError("has no annotations, so its objects are not known", path=source.path, remedy=remedy)
-    return images
 
 
 def _check_classes(train: SemanticSet, val: SemanticSet) -> None:
@@ -130,17 +123,15 @@ def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"
 def photographs(images: ImageSet) -> Int64[np.ndarray, "images"]:
     """The number of the photograph that each image was made of, as far as annotations tell (conditions of several
     objects or with several blends: ``photograph``); other images count by themselves."""
-    assert images.annotations is not None
     numbers: dict[str, int] = {}
-    own = zip(images.annotations.entries, images.annotations.file_names, strict=True)
+    own = zip(images.annotated.entries, images.annotated.file_names, strict=True)
     names = [str(entry.get("photograph", name)) for entry, name in own]
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def limit_objects(images: ImageSet, most: int | None, seed: int, name: str) -> ImageSet:
     """Images drawn at random until they hold at least ``most`` objects; all of them if they hold fewer."""
-    assert images.annotations is not None
-    counts = np.array([int((~images.annotations.objects(index).crowd).sum()) for index in range(len(images))])
+    counts = np.array([int((~images.annotated.objects(index).crowd).sum()) for index in range(len(images))])
     if most is None or counts.sum() <= most:
         return images
     order = numpy_generator(seed, "objects", name).permutation(len(images))

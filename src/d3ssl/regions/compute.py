@@ -54,9 +54,6 @@ def compute_regions(
         D3sslError: the disk is full, a process was killed, or something is wrong with the cluster.
     """
     out = Path(out)
-    if config.method == "annotations" and images.annotations is None:
-        remedy = "name data with objects (COCO, Pascal VOC), or choose another method."
-        raise InputError("these images have no annotations", path=images.root, remedy=remedy)
     wanted = {"params": config.parameters(), "data_digest": images.digest(), "d3ssl": d3ssl.__version__}
     if config.method == "annotations":
         wanted["objects_digest"] = _objects_digest(images, range(len(images)))
@@ -74,8 +71,7 @@ def compute_regions(
 
 
 def _say_without_mask(images: ImageSet, config: RegionsConfig) -> None:
-    assert images.annotations is not None
-    lacking, count = count_without_mask(images.annotations)
+    lacking, count = count_without_mask(images.annotated)
     if lacking and config.label_maps:
         say(f"{lacking} of {count} objects have no mask: kept as boxes")
 
@@ -136,8 +132,7 @@ def _part_name(images: ImageSet, chunk: range, config: RegionsConfig) -> str:
 
 def _objects_digest(images: ImageSet, indices: range) -> str:
     """Identifies all that the annotations say of some images and that their regions depend on."""
-    annotations = images.annotations
-    assert annotations is not None
+    annotations = images.annotated
     found = [b"True" if annotations.has_masks else b"masks of some"]  # "False" was: the masks of some are left out
     for index in indices:
         objects = annotations.objects(index)

@@ -7,13 +7,12 @@ from pathlib import Path
 from d3ssl.data.formats.ade20k import Ade20k
 from d3ssl.data.formats.coco import Coco
 from d3ssl.data.formats.coco_panoptic import CocoPanoptic
-from d3ssl.data.formats.coco_tree import CocoTree
+from d3ssl.data.formats.coco_parts import CocoParts
 from d3ssl.data.formats.folder import Folder
 from d3ssl.data.formats.format import Format, Kind
 from d3ssl.data.formats.image_list import ImageList
 from d3ssl.data.formats.open_images import OpenImages
 from d3ssl.data.formats.shards import Shards
-from d3ssl.data.formats.split_folders import SplitFolders
 from d3ssl.data.formats.voc import Voc
 from d3ssl.errors import InputError
 
@@ -23,8 +22,7 @@ FORMATS: list[type[Format]] = [
     Coco,
     Voc,
     Ade20k,
-    SplitFolders,
-    CocoTree,
+    CocoParts,
     OpenImages,
     ImageList,
     Folder,

@@ -28,6 +28,13 @@ from d3ssl.files import digest, read_json
 _REMEDY = "write the file in COCO's panoptic format (images, annotations with segments_info, categories)."
 _MARK = b'"segments_info"'
 """What panoptic files have and files of instances have not."""
+_WANTED: dict[str, dict[str, tuple[type, ...]]] = {
+    "images": {"id": (int, str), "file_name": (str,)},
+    "categories": {"id": (int,), "name": (str,)},
+    "annotations": {"image_id": (int, str), "file_name": (str,), "segments_info": (list,)},
+}
+_KEPT = ("category_id", "bbox", "iscrowd")
+"""Of a segment, as COCO's instances have it."""
 VOID = 0
 """Segment number of the pixels that are annotated as nothing; ignored."""
 
@@ -48,10 +55,73 @@ class CocoPanoptic(Coco):
             return cls(path=path, file=found.file) if content.find(_MARK) >= 0 else None
 
     def _parse(self, document: Any) -> CocoAnnotations:
-        return panoptic_annotations(self.file, document)
+        """Segments of categories with ``isthing`` 1, or without the entry, as objects; ids are places in the file,
+        from 1. Stuff is left out."""
+        tables = _tables(self.file, document)
+        things = [entry for entry in tables["categories"] if entry.get("isthing", 1)]
+        if not things:
+            remedy = "objects are things, not stuff."
+            raise InputError("has no categories of things (isthing 1)", path=self.file, remedy=remedy)
+        stuff = {entry["id"] for entry in tables["categories"]} - {entry["id"] for entry in things}
+        maps = tables["annotations"]
+        found = [(place, own) for place, entry in enumerate(maps) for own in entry["segments_info"]]
+        found = [(place, own) for place, own in found if own.get("category_id") not in stuff]
+        objects = [
+            {"id": number, "image_id": maps[place]["image_id"], **{key: own.get(key) for key in _KEPT}}
+            for number, (place, own) in enumerate(found, start=1)
+        ]
+        annotations = parse_coco(
+            self.file,
+            {"images": tables["images"], "annotations": objects, "categories": things},
+            self.max_bad_share,
+            name_of=lambda row: f"segment {found[row][1]['id']} of {maps[found[row][0]]['file_name']}",
+        )
+        names = [entry["file_name"] for entry in maps]
+        folder = maps_folder(self.file, names)
+        masks = SegmentFiles(
+            paths=tuple(folder / name for name in names),
+            file_of=np.array([place for place, _ in found], dtype=np.int64),
+            numbers=np.array([own["id"] for _, own in found], dtype=np.int64),
+            boxes=annotations.boxes,
+            stand_in=np.zeros(len(found), dtype=bool),
+            coloured=True,
+        )
+        return replace(annotations, segmentations=masks)
 
     def maps(self) -> SemanticSet:
-        return panoptic_maps(self.file)
+        """Things and stuff alike are classes, and there is no background. Labels are the positions of the categories in
+        the order of their ids."""
+        file = self.file
+        tables = _tables(file, read_json(file))
+        categories = sorted(tables["categories"], key=lambda entry: entry["id"])
+        label_of = {entry["id"]: label for label, entry in enumerate(categories)}
+        name_of = {entry["id"]: entry["file_name"] for entry in tables["images"]}
+        for what, known, table in (("category", label_of, "categories"), ("image", name_of, "images")):
+            if len(known) < len(tables[table]):
+                remedy = f"give every {what} its own."
+                raise InputError(f"two entries have the same {what} id", path=file, remedy=remedy)
+        found: dict[str, dict[str, Any]] = {}
+        for entry in tables["annotations"]:
+            name = name_of.get(entry["image_id"])
+            if name is None or name in found or not is_below(name):
+                why = "is not in the list 'images', has two annotations, or a file name that is no relative path"
+                problem = f"an annotation's image_id {entry['image_id']!r} {why}"
+                raise InputError(problem, path=file, remedy="keep one annotation for every image of the list.")
+            found[name] = entry
+        ids = tuple(sorted(found))
+        maps = [found[name]["file_name"] for name in ids]
+        folder, root = maps_folder(file, maps), images_folder(file, ids)
+        return SemanticSet(
+            root=root,
+            ids=ids,
+            paths=tuple(root / name for name in ids),
+            names=tuple(entry["name"] for entry in categories),
+            maps=PanopticMaps(
+                paths=tuple(folder / name for name in maps),
+                segments=tuple(_labels(file, found[name], label_of) for name in ids),
+            ),
+            rows=tuple(range(len(ids))),
+        )
 
     def document(self) -> Any:
         return None
@@ -77,146 +147,34 @@ class PanopticMaps:
         return digest(self.paths[row].name, str(file_bytes(self.paths[row])), segments)
 
 
-def panoptic_annotations(file: Path, document: Any) -> CocoAnnotations:
-    """Segments of categories with ``isthing`` 1 (or without the entry) as objects; stuff is left out.
-
-    Annotation ids are the places of the segments in the file, from 1. The PNGs lie in the folder named like the file.
-
-    Raises:
-        InputError: malformed file, unknown images or categories, missing maps.
-    """
-    categories = document.get("categories")
-    images = document.get("images")
-    if not isinstance(categories, list) or not isinstance(images, list):
-        raise InputError("has no list 'images' or 'categories'", path=file, remedy=_REMEDY)
-    entries = [entry for entry in categories if isinstance(entry, dict)]
-    things = [entry for entry in entries if entry.get("isthing", 1)]
-    if not things:
-        raise InputError("has no categories of things (isthing 1)", path=file, remedy="objects are things, not stuff.")
-    stuff = {entry.get("id") for entry in entries if not entry.get("isthing", 1)}
-    objects, names, numbers, places = _things(file, document["annotations"], stuff)
-    annotations = parse_coco(
-        file,
-        {"images": images, "annotations": objects, "categories": things},
-        name_of=lambda row: f"segment {numbers[row]} of {names[places[row]]}",
-    )
-    folder = maps_folder(file, names)
-    masks = SegmentFiles(
-        paths=tuple(folder / name for name in names),
-        file_of=np.array(places, dtype=np.int64),
-        numbers=np.array(numbers, dtype=np.int64),
-        boxes=annotations.boxes,
-        stand_in=np.zeros(len(numbers), dtype=bool),
-        coloured=True,
-    )
-    return replace(annotations, segmentations=masks)
-
-
-def _things(
-    file: Path, entries: list[Any], stuff: set[Any]
-) -> tuple[list[dict[str, Any]], list[str], list[int], list[int]]:
-    """The things as COCO instances, the maps' names, and for every thing its number and the place of its map."""
-    objects: list[dict[str, Any]] = []
-    names: list[str] = []
-    numbers: list[int] = []
-    places: list[int] = []
-    for entry in entries:
-        name = entry.get("file_name") if isinstance(entry, dict) else None
-        segments = entry.get("segments_info") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not is_below(name) or not isinstance(segments, list):
-            problem = f"an annotation has no valid 'file_name' or 'segments_info': {str(entry)[:80]}"
-            raise InputError(problem, path=file, remedy=_REMEDY)
-        names.append(name)
-        for segment in segments:
-            number = segment.get("id") if isinstance(segment, dict) else None
-            if type(number) is not int or number <= 0:
-                problem = f"{name} has a segment without a number above 0"
-                raise InputError(problem, path=file, remedy="give every segment of an image its own number above 0.")
-            if segment.get("category_id") in stuff:
-                continue
-            objects.append(
-                {
-                    "id": len(objects) + 1,
-                    "image_id": entry.get("image_id"),
-                    "category_id": segment.get("category_id"),
-                    "bbox": segment.get("bbox"),
-                    "iscrowd": segment.get("iscrowd", 0),
-                }
-            )
-            numbers.append(number)
-            places.append(len(names) - 1)
-    return objects, names, numbers, places
-
-
-def panoptic_maps(file: Path) -> SemanticSet:
-    """Images with the semantic maps of a panoptic file; things and stuff alike are classes, and there is no background.
-
-    Labels are the positions of the categories in the order of their ids. The maps lie in the folder named like the
-    file (``panoptic_val2017.json`` → ``panoptic_val2017/``), the images in one of the customary folders.
-
-    Raises:
-        InputError: malformed file, missing maps or images, unknown images or categories.
-    """
-    document = read_json(file)
-    images = _table(file, document, "images", {"id": (int, str), "file_name": (str,)})
-    categories = _table(file, document, "categories", {"id": (int,), "name": (str,)})
-    wanted = {"image_id": (int, str), "file_name": (str,), "segments_info": (list,)}
-    entries = _table(file, document, "annotations", wanted)
-    label_of = {number: label for label, number in enumerate(sorted(entry["id"] for entry in categories))}
-    names = {label_of[entry["id"]]: entry["name"] for entry in categories}
-    name_of = {entry["id"]: entry["file_name"] for entry in images}
-    for what, known, given in (("category", len(label_of), categories), ("image", len(name_of), images)):
-        if known < len(given):
-            raise InputError(f"two entries have the same {what} id", path=file, remedy=f"give every {what} its own.")
-    found: dict[str, dict[str, Any]] = {}
-    for entry in entries:
-        name = name_of.get(entry["image_id"])
-        if name is None or name in found or not is_below(name) or not is_below(entry["file_name"]):
-            why = "is not in the list 'images', has two annotations, or a file name that is no relative path"
-            problem = f"an annotation's image_id {entry['image_id']!r} {why}"
-            raise InputError(problem, path=file, remedy="keep one annotation for every image of the list.")
-        found[name] = entry
-    order = sorted(found)
-    if not order:
-        raise InputError("has no annotated images", path=file, remedy=_REMEDY)
-    maps = [found[name]["file_name"] for name in order]
-    folder = maps_folder(file, maps)
-    root = images_folder(file, order)
-    return SemanticSet(
-        root=root,
-        ids=tuple(order),
-        paths=tuple(root / name for name in order),
-        names=tuple(names[label] for label in range(len(names))),
-        maps=PanopticMaps(
-            paths=tuple(folder / name for name in maps),
-            segments=tuple(_segments(file, found[name], label_of) for name in order),
-        ),
-        rows=tuple(range(len(order))),
-    )
-
-
-def _segments(file: Path, entry: dict[str, Any], label_of: dict[int, int]) -> dict[int, int]:
-    labels: dict[int, int] = {}
+def _labels(file: Path, entry: dict[str, Any], label_of: dict[int, int]) -> dict[int, int]:
+    """Segment number → label."""
     for segment in entry["segments_info"]:
-        number = segment.get("id") if isinstance(segment, dict) else None
-        if type(number) is not int or number in labels or number == VOID:
-            problem = f"{entry['file_name']} has a segment without a number, with number 0, or two of one number"
-            raise InputError(problem, path=file, remedy="give every segment of an image its own number above 0.")
-        category = segment.get("category_id")
-        if category not in label_of:
-            problem = f"segment {number} of {entry['file_name']} has the unknown category_id {category!r}"
+        if segment.get("category_id") not in label_of:
+            category = segment.get("category_id")
+            problem = f"segment {segment['id']} of {entry['file_name']} has the unknown category_id {category!r}"
             raise InputError(problem, path=file, remedy="add it to the list 'categories', or remove the segment.")
-        labels[number] = IGNORED if segment.get("iscrowd", 0) else label_of[category]
-    return labels
+    return {
+        own["id"]: IGNORED if own.get("iscrowd", 0) else label_of[own["category_id"]] for own in entry["segments_info"]
+    }
 
 
-def _table(file: Path, document: Any, name: str, wanted: dict[str, tuple[type, ...]]) -> list[dict[str, Any]]:
-    """A list of the file, each entry with the wanted fields."""
-    table = document.get(name) if isinstance(document, dict) else None
-    if not isinstance(table, list) or not table:
-        raise InputError(f"has no list '{name}', or an empty one", path=file, remedy=_REMEDY)
-    for number, entry in enumerate(table):
-        for key, types in wanted.items():
-            if not isinstance(entry, dict) or type(entry.get(key)) not in types:
-                raise InputError(f"entry {number + 1} of '{name}' has no valid '{key}'", path=file, remedy=_REMEDY)
-    return table
+def _tables(file: Path, document: Any) -> dict[str, list[dict[str, Any]]]:
+    """The lists of the file, each entry with the fields that are needed, each segment with its number."""
+    for name, wanted in _WANTED.items():
+        table = document.get(name) if isinstance(document, dict) else None
+        if not isinstance(table, list) or not table:
+            raise InputError(f"has no list '{name}', or an empty one", path=file, remedy=_REMEDY)
+        for place, entry in enumerate(table):
+            for key, types in wanted.items():
+                if not isinstance(entry, dict) or type(entry.get(key)) not in types:
+                    raise InputError(f"entry {place + 1} of '{name}' has no valid '{key}'", path=file, remedy=_REMEDY)
+    for entry in document["annotations"]:
+        name, segments = entry["file_name"], entry["segments_info"]
+        if not is_below(name):
+            raise InputError(f"no valid 'file_name': {name!r} is no relative path", path=file, remedy=_REMEDY)
+        numbers = [VOID, *(own.get("id") if isinstance(own, dict) else None for own in segments)]
+        if any(type(number) is not int or number < 0 for number in numbers) or len(set(numbers)) < len(numbers):
+            problem = f"{name} has a segment without a number, with number 0, or two of one number"
+            raise InputError(problem, path=file, remedy="give every segment of an image its own number above 0.")
+    return document

@@ -27,7 +27,12 @@ _ID_DIGITS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class OpenImages(Format):
-    """A split, named by its file of boxes."""
+    """A split, named by its file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, also with ``.gz``.
+
+    Images are looked for in a folder named like the split (``train``, ``validation``, ``test``) beside the file or one
+    level up, or below a folder ``images`` there; masks in a folder ``masks`` at these places, if their CSV file lies
+    beside that of the boxes.
+    """
 
     what = "a file of boxes of Open Images (.csv)"
 
@@ -36,7 +41,22 @@ class OpenImages(Format):
         return cls(path=path) if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists() else None
 
     def images(self) -> ImageSet:
-        return open_box_file(self.path)
+        named = BOX_FILE.fullmatch(self.path.name)
+        if named is None:
+            remedy = "of CSV files, DATA may be [oidv6-]SPLIT-annotations-bbox.csv of Open Images."
+            raise InputError("is no file of boxes of Open Images by its name", path=self.path, remedy=remedy)
+        split, folder = named["split"], self.path.absolute().parent
+        places = [below / split for base in (folder, folder.parent) for below in (base, base / "images")]
+        images = next((place for place in places if place.is_dir()), None)
+        if images is None:
+            tried = ", ".join(str(place) for place in places)
+            raise InputError(
+                "has no folder of images near it", path=self.path, remedy=f"put them into one of these: {tried}."
+            )
+        masks = next((place for place in (folder / "masks", folder.parent / "masks") if place.is_dir()), None)
+        if masks is not None and find_file(folder, f"{split}-annotations-object-segmentation.csv") is None:
+            masks = None
+        return read_open_images(images, folder, split, masks=masks)
 
 
 def read_open_images(
@@ -95,35 +115,6 @@ def read_open_images(
         segmentations=pack_masks(segmentations, of_size)[0],
     )
     return ImageSet(root=root, paths=paths, ids=tuple(path.name for path in paths), annotations=annotations)
-
-
-def open_box_file(file: Path) -> ImageSet:
-    """The images of a split that are on disk, from its file of boxes alone.
-
-    Images are looked for in a folder named like the split (``train``, ``validation``, ``test``) beside the file or one
-    level up, or below a folder ``images`` there; masks in a folder ``masks`` at these places, if their CSV file lies
-    beside that of the boxes.
-
-    Args:
-        file: ``[oidv6-]SPLIT-annotations-bbox.csv``, also with ``.gz``.
-
-    Raises:
-        InputError: another name, no folder of images, or as ``read_open_images``.
-    """
-    named = BOX_FILE.fullmatch(file.name)
-    if named is None:
-        remedy = "of CSV files, DATA may be [oidv6-]SPLIT-annotations-bbox.csv of Open Images."
-        raise InputError("is no file of boxes of Open Images by its name", path=file, remedy=remedy)
-    split, folder = named["split"], file.absolute().parent
-    places = [below / split for base in (folder, folder.parent) for below in (base, base / "images")]
-    images = next((place for place in places if place.is_dir()), None)
-    if images is None:
-        tried = ", ".join(str(place) for place in places)
-        raise InputError("has no folder of images near it", path=file, remedy=f"put them into one of these: {tried}.")
-    masks = next((place for place in (folder / "masks", folder.parent / "masks") if place.is_dir()), None)
-    if masks is not None and find_file(folder, f"{split}-annotations-object-segmentation.csv") is None:
-        masks = None
-    return read_open_images(images, folder, split, masks=masks)
 
 
 def _image_files(root: Path) -> tuple[Path, ...]:

@@ -76,13 +76,7 @@ class Voc(Format):
         difficult objects) is ignored."""
         if self.listing is None or self.listing.absolute().parent != (self.tree / "ImageSets/Segmentation").absolute():
             return super().maps()
-        if not self.listing.is_file():
-            remedy = "a VOC tree lists the images of each split in one."
-            raise InputError("no such file", path=self.listing, remedy=remedy)
-        names = sorted({line.strip() for line in self.listing.read_text(encoding="utf-8").splitlines()} - {""})
-        if not names:
-            remedy = "write the names of the split's images, one a line."
-            raise InputError("names no images", path=self.listing, remedy=remedy)
+        names = _read_list(self.listing)
         known = {value: value for value in range(len(VOC_NAMES))} | {IGNORED: IGNORED}
         meaning = f"classes are 0 to {len(VOC_NAMES) - 1}, and {IGNORED} is ignored"
         return from_files(
@@ -125,11 +119,6 @@ def _holds(folder: Path, parts: Sequence[str]) -> bool:
 def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotations:
     """The objects of a tree, as in ``Voc``.
 
-    Args:
-        folder: with ``Annotations/`` and ``JPEGImages/``.
-        listing: file with the name of an image in each line; None: ``ImageSets/Main/trainval.txt`` or, in a tree
-            without it, all images that have an XML file.
-
     Raises:
         InputError: names the file at fault.
     """
@@ -137,10 +126,14 @@ def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotation
     listing = default if listing is None and default.is_file() else listing
     place = folder / "Annotations"
     there = {name.removesuffix(".xml") for name in os.listdir(place) if name.endswith(".xml")}
-    names = sorted(there) if listing is None else _read_list(listing, there)
+    names = sorted(there) if listing is None else _read_list(listing)
     source = place if listing is None else listing
     if not names:
-        raise InputError("names no images", path=source, remedy="a VOC tree has an XML file for every image.")
+        raise InputError("holds no XML files", path=source, remedy="a VOC tree has an XML file for every image.")
+    if missing := [name for name in names if name not in there]:
+        listed = first_names(missing)
+        problem = f"names {len(missing)} of {len(names)} images that have no XML file in Annotations/: {listed}"
+        raise InputError(problem, path=source, remedy="for images without objects, name the folder JPEGImages.")
     found = [_read_xml(place / f"{name}.xml") for name in names]
     owners = [(image, number) for image, (_, objects) in enumerate(found) for number in range(len(objects))]
     annotations = parse_coco(
@@ -151,10 +144,12 @@ def voc_annotations(folder: Path, listing: Path | None = None) -> CocoAnnotation
     return _with_masks(folder / "SegmentationObject", annotations, names, owners)
 
 
-def _read_list(listing: Path, there: set[str]) -> list[str]:
-    """The names of a list, sorted; each must have an XML file."""
+def _read_list(listing: Path) -> list[str]:
+    """The names of a list, sorted."""
     try:
         lines = listing.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError("no such file", path=listing, remedy="a VOC tree lists the images of each split.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", path=listing, remedy="check the file.") from error
     names: dict[str, int] = {}
@@ -168,12 +163,8 @@ def _read_list(listing: Path, there: set[str]) -> list[str]:
             raise InputError(problem, path=listing, remedy="remove one of the lines.")
         if words:
             names[words[0]] = number
-    missing = [name for name in names if name not in there]
-    if missing:
-        problem = (
-            f"names {len(missing)} of {len(names)} images that have no XML file in Annotations/: {first_names(missing)}"
-        )
-        raise InputError(problem, path=listing, remedy="for images without objects, name the folder JPEGImages.")
+    if not names:
+        raise InputError("names no images", path=listing, remedy="write the names of the split's images, one a line.")
     return sorted(names)
 
 

@@ -39,8 +39,7 @@ class Side:
 
     @property
     def annotations(self) -> CocoAnnotations:
-        assert self.images.annotations is not None
-        return self.images.annotations
+        return self.images.annotated
 
     def shows(self, classes: tuple[str, ...]) -> Bool[np.ndarray, "images classes"]:
         """Which classes each photograph shows, crowds and objects without masks included."""
