@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from d3ssl.data.formats import detect_format, find_format
 from d3ssl.data.image_set import ImageSet
 from d3ssl.errors import InputError
 
 
-def open_images(data: str | Path) -> ImageSet:
-    """The images of DATA, with their objects as far as it has any. docs/data.md says what DATA may be.
+def open_images(data: Any) -> ImageSet:
+    """The images of DATA, with their objects as far as it has any: a path to data of any format, or from Python a
+    ``torch.utils.data.Dataset`` (docs/data.md); an ``ImageSet`` is given back as it is.
 
     No image is opened. With annotations or a list, the set is what they name.
 
@@ -19,7 +20,12 @@ def open_images(data: str | Path) -> ImageSet:
         InputError: no such file or folder, no images in it, several data sets in it, annotations that are malformed or
             name missing images, shards that are damaged, compressed or not all there.
     """
-    return find_format(data).images()
+    return data if isinstance(data, ImageSet) else find_format(data).images()
+
+
+def name_of(data: Any) -> str:
+    """What messages and records call DATA."""
+    return str(data) if isinstance(data, (str, Path)) else f"{type(data).__name__} given from Python"
 
 
 class Parts(NamedTuple):
@@ -31,7 +37,7 @@ class Parts(NamedTuple):
     """How the parts came about, for people."""
 
 
-def open_parts(data: str | Path) -> Parts | None:
+def open_parts(data: Any) -> Parts | None:
     """The parts for training and validation that DATA brings; None: it does not come in two parts.
 
     Raises:

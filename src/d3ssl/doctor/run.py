@@ -10,6 +10,7 @@ import numpy as np
 from d3ssl.console import say, show_table
 from d3ssl.data.formats import find_format
 from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import name_of
 from d3ssl.doctor.annotations import bad_objects, check_objects
 from d3ssl.doctor.check import Check, ordered
 from d3ssl.doctor.config import DoctorConfig
@@ -29,7 +30,7 @@ from d3ssl.train.config import check
 from d3ssl.train.pretrain import try_parts
 
 
-def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None) -> Examination:
+def examine(data: Any, run: RunConfig, config: DoctorConfig | None = None) -> Examination:
     """Look through a data set for a run that is planned.
 
     Args:
@@ -43,7 +44,7 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
     config = config or DoctorConfig()
     config.check()
     check(run, 1)
-    images, checks = _open(Path(data))
+    images, checks = _open(data)
     try_parts(run, len(images))
     chosen = _choose(images, config.sample)
     scan = scan_files([images.paths[index] for index in chosen], config.workers)
@@ -58,7 +59,7 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
         estimates, more = estimate(images, good, run, timed=config.time)
         checks += more
     return Examination(
-        data=str(data),
+        data=name_of(data),
         images=images,
         chosen=chosen,
         scan=scan,
@@ -69,12 +70,12 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
     )
 
 
-def _open(data: Path) -> tuple[ImageSet, list[Check]]:
+def _open(data: Any) -> tuple[ImageSet, list[Check]]:
     """The images, with what is wrong with the annotations; where these cannot be read, the images alone."""
-    source = find_format(data)
-    found = bad_objects(source.document())
-    checks = check_objects(*found, source.max_bad_share) if found else []
+    source, checks = find_format(data), []
     try:
+        if found := bad_objects(source.document()):
+            checks = check_objects(*found, source.max_bad_share)
         return source.images(), checks
     except InputError as error:
         alone = source.images_alone()

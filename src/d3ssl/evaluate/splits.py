@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -13,7 +12,7 @@ from jaxtyping import Bool, Int64
 from d3ssl.data.formats import Format, Kind, find_format
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
 from d3ssl.data.semantic import SemanticSet
-from d3ssl.data.sources import check_categories
+from d3ssl.data.sources import check_categories, name_of
 from d3ssl.errors import InputError
 from d3ssl.seeds import derive_seed, numpy_generator
 
@@ -59,7 +58,7 @@ def drawn_as(split: str) -> str:
     return split if split == "shuffled" else "val"
 
 
-def open_splits(data: str | Path, val_share: float) -> Splits[ImageSet]:
+def open_splits(data: Any, val_share: float) -> Splits[ImageSet]:
     """Open DATA for its objects: the parts that it comes in (see the formats), with ``val_NAME`` beside them as
     `d3ssl scenes` writes (see ``TESTED``); or one set, which is split by a hash of the image id: the same on every
     machine, whatever other images there are.
@@ -73,7 +72,7 @@ def open_splits(data: str | Path, val_share: float) -> Splits[ImageSet]:
     return _open(data, val_share, "objects", lambda source: source.images(), check_categories)
 
 
-def open_semantic(data: str | Path, val_share: float) -> Splits[SemanticSet]:
+def open_semantic(data: Any, val_share: float) -> Splits[SemanticSet]:
     """Open DATA for the classes of its pixels, as ``open_splits``.
 
     Raises:
@@ -83,7 +82,7 @@ def open_semantic(data: str | Path, val_share: float) -> Splits[SemanticSet]:
 
 
 def _open(
-    data: str | Path,
+    data: Any,
     val_share: float,
     kind: Kind,
     read: Callable[[Format], Set],
@@ -103,7 +102,7 @@ def _open(
     tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
         problem = f"{len(images)} images are too few to be split into training and validation"
-        raise InputError(problem, path=data, remedy="give more images, or another --val_share.")
+        raise InputError(problem, path=name_of(data), remedy="give more images, or another --val_share.")
     rule = f"one set, {val_share:.0%} of it for validation by a hash of the image id"
     train, val = (images.subset(np.flatnonzero(own)) for own in (~tested, tested))
     return Splits(train=train, tested={"val": val}, rule=rule)

@@ -19,6 +19,7 @@ import numpy as np
 
 import d3ssl
 from d3ssl.console import progress, say, warn
+from d3ssl.data.formats.torch_dataset import cannot_be_sent
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import file_bytes
 from d3ssl.data.processes import end_with_parent, num_cores
@@ -185,6 +186,9 @@ def _work(
             yield from work_on_cluster(cluster, find_part, images, config, tasks)
         return
     workers = min(config.workers or num_cores(), len(tasks))
+    if workers > 1 and (reason := cannot_be_sent(images)):
+        warn(f"the data set cannot be handed to other processes ({reason}): this one does all the work")
+        workers = 1
     if workers <= 1:
         for number, chunk, path in tasks:
             _make_part(images, config, chunk, path)

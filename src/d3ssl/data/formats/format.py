@@ -17,9 +17,12 @@ from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
 from d3ssl.data.place import Place
 from d3ssl.data.semantic import SemanticSet, from_instances
+from d3ssl.errors import InputError
 
 Kind = Literal["objects", "maps"]
 """What a data set is opened for: its objects, or the class of every pixel."""
+UNREADABLE = (1, 1)
+"""Height and width of an image that cannot be read; its objects are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +78,11 @@ class Format(ABC):
         return None
 
 
-def image_sizes(paths: Sequence[Place]) -> Int64[np.ndarray, "images 2"]:
+def image_sizes(paths: Sequence[Place], *, strict: bool = True) -> Int64[np.ndarray, "images 2"]:
     """Height and width of every image, px, from the files' headers.
+
+    Args:
+        strict: an image that cannot be read is an error; else it counts as ``UNREADABLE``.
 
     Raises:
         InputError: one cannot be read.
@@ -84,6 +90,11 @@ def image_sizes(paths: Sequence[Place]) -> Int64[np.ndarray, "images 2"]:
     sizes = np.zeros((len(paths), 2), dtype=np.int64)
     with progress("sizes of images", len(paths)) as ticker:
         for row, path in enumerate(paths):
-            sizes[row] = image_size(path)
+            try:
+                sizes[row] = image_size(path)
+            except InputError:
+                if strict:
+                    raise
+                sizes[row] = UNREADABLE  # it stays in the set: whoever reads it counts it, and says what is wrong
             ticker.advance()
     return sizes
