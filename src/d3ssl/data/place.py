@@ -81,6 +81,15 @@ def changed_at(place: Place) -> int:
         return -1
 
 
+def as_file(content: bytes) -> io.BufferedReader:
+    """Bytes as a file that is open for reading."""
+    return io.BufferedReader(_Content(content))  # type: ignore[arg-type]  # it has what is asked of a raw file
+
+
+class _Content(io.BytesIO):
+    mode, name = "rb", ""
+
+
 class _Window(io.RawIOBase):
     """A part of a file as a file of its own; owns the file below."""
 

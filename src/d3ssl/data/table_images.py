@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from d3ssl.data.place import Member
+from d3ssl.data.place import Member, as_file
 from d3ssl.errors import InputError
 
 PARQUET = ".parquet"
@@ -39,7 +39,7 @@ class Cell(Member):
             value = _group(self.shard, group, self.column)[0][self.offset - rows.start]
         except (pa.ArrowException, OSError, StopIteration) as error:
             raise _refuse(self.shard, error) from error
-        return io.BufferedReader(io.BytesIO(value.as_py()))  # type: ignore[arg-type]  # it has what is asked of it
+        return as_file(value.as_py())
 
 
 def _refuse(file: Path, error: Exception) -> InputError:

@@ -128,12 +128,12 @@ def _splits(path: Path) -> dict[str, tuple[Path, ...]]:
     if (path / "state.json").is_file() and (path / "dataset_info.json").is_file():
         return {"": _arrow_files(path)}
     found: dict[str, tuple[Path, ...]] = {}
-    for file in sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet")):
-        named = _SPLIT.match(file.name)
-        name = named[0] if named else "train"
-        found[name] = (*found.get(name, ()), file)
-    is_ours = found and image_column(read_schema(next(iter(found.values()))[0])) is not None
-    return found if is_ours else {}
+    for file in (*sorted(path.glob(f"*{PARQUET}")), *sorted(path.glob(f"data/*{PARQUET}"))):
+        if image_column(read_schema(file)):  # a file of regions may lie beside images
+            named = _SPLIT.match(file.name)
+            name = named[0] if named else "train"
+            found[name] = (*found.get(name, ()), file)
+    return found
 
 
 def _arrow_files(folder: Path) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from d3ssl.console import progress
 from d3ssl.data.coco import parse_coco
 from d3ssl.data.formats.format import UNREADABLE, Format, Kind
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.place import Member
+from d3ssl.data.place import Member, as_file
 from d3ssl.errors import InputError
 
 _REMEDY = "an image is a PIL image, a tensor (C, H, W) of uint8 or of floats in 0..1, or an array (H, W, C) of uint8."
@@ -33,8 +33,7 @@ class Item(Member):
     def open(self) -> io.BufferedReader:
         buffer = io.BytesIO()
         np.save(buffer, _array(self, self.get()[0]))
-        buffer.seek(0)
-        return io.BufferedReader(buffer)  # type: ignore[arg-type]  # it has what is asked of it
+        return as_file(buffer.getvalue())
 
     def get(self) -> tuple[Any, Any]:
         """The image and its target, None where there is none.
