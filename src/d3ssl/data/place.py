@@ -25,6 +25,10 @@ class Member:
     def __str__(self) -> str:
         return f"{self.shard}: {self.name}"
 
+    def is_there(self) -> bool:
+        """Whether the shard is, and is long enough."""
+        return file_bytes(self.shard) >= self.offset + self.size
+
     def open(self) -> io.BufferedReader:
         """The content as a binary file that can be read and sought. Each call opens the shard anew, so that threads
         and processes do not share a position.

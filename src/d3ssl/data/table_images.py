@@ -33,6 +33,9 @@ class Cell(Member):
 
     column: str
 
+    def is_there(self) -> bool:
+        return self.shard.is_file()
+
     def open(self) -> io.BufferedReader:
         try:
             group, rows = next((group, rows) for group, rows in _row_groups(self.shard) if self.offset in rows)

@@ -30,6 +30,9 @@ class Item(Member):
 
     dataset: Any = field(repr=False, compare=False)
 
+    def is_there(self) -> bool:
+        return True
+
     def open(self) -> io.BufferedReader:
         buffer = io.BytesIO()
         np.save(buffer, _array(self, self.get()[0]))
