@@ -33,8 +33,8 @@ from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
 from d3ssl.console import say, show_table
-from d3ssl.data.formats import open_picture
 from d3ssl.data.images import read_canvas
+from d3ssl.data.pil_formats import open_picture
 from d3ssl.files import write_json
 
 HEIGHT, WIDTH = 480, 640

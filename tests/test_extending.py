@@ -17,6 +17,12 @@ import torch
 import d3ssl
 from d3ssl.cli.main import main
 from d3ssl.contracts import CanvasBatch
+from d3ssl.data.formats import FORMATS
+from d3ssl.data.images import image_size
+from d3ssl.data.sources import open_images
+from d3ssl.doctor.config import DoctorConfig
+from d3ssl.doctor.run import examine
+from d3ssl.errors import InputError
 from d3ssl.methods import HOSTS, Learner, MethodConfig, Plan, find_host
 from d3ssl.models.backbone import create_backbone
 from d3ssl.regions.config import RegionsConfig
@@ -27,7 +33,7 @@ from d3ssl.views import RegionsSpec, ViewMaker, ViewsConfig
 from tests.train.conftest import make_photos
 
 PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text(encoding="utf-8")
-HOST, TRAINING, OPERATION, READER, LOSS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+HOST, TRAINING, OPERATION, READER, LOSS, FORMAT = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
 SMALL = RunConfig(
     data="photos",
     out="run",
@@ -138,3 +144,32 @@ def test_the_teacher_may_end_at_any_momentum(simsiam: ModuleType) -> None:
     assert [learner.after_step(progress, [])["teacher_momentum"] for progress in (0.0, 0.5)] == [0.9, 0.9]
     assert "EMA, momentum 0.9\n" in plan.table()
     assert MethodConfig().host in HOSTS
+
+
+def test_a_data_format_of_somebody_elses(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos")
+    photos = sorted((tmp_path / "photos").iterdir())
+    rows = ["file,height,width,left,top,right,bottom,class"]
+    for photo in photos:
+        height, width = image_size(photo)
+        rows += [f"{photo.name},{height},{width},2,3,20,22,cup", f"{photo.name},{height},{width},8,8,30,31,fork"]
+    (tmp_path / "photos" / "objects.csv").write_text("\n".join(rows) + "\n")
+    before = list(FORMATS)
+    try:
+        exec(compile(FORMAT, "extending.md", "exec", dont_inherit=True), {"__name__": "extending"})  # our own page
+        images = open_images(tmp_path / "photos")
+        assert len(images) == len(photos)
+        assert images.annotated.names == ("cup", "fork")
+        assert images.annotated.objects(1).boxes.tolist() == [[2, 3, 20, 22], [8, 8, 30, 31]]
+        proposals = RegionsConfig(method="annotations", workers=1)
+        run = replace(SMALL, data=str(tmp_path / "photos"), out=str(tmp_path / "run"), proposals=proposals)
+        found = examine(tmp_path / "photos", run, DoctorConfig(workers=1, draws=5))
+        assert [check.status for check in found.checks if check.name == "boxes outside images"] == ["ok"]
+        d3ssl.pretrain(replace(run, train=TrainConfig(steps=2, batch_size=4)))
+        assert len(read_log(tmp_path / "run")) == 2
+        table = tmp_path / "photos" / "objects.csv"
+        table.write_text(table.read_text().replace("20,22,cup", "900,22,cup"))
+        with pytest.raises(InputError, match=r"objects\.csv: annotation 1: its bbox"):
+            open_images(tmp_path / "photos")
+    finally:
+        FORMATS[:] = before

@@ -21,7 +21,9 @@ from d3ssl.errors import InputError, nearest
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 C = TypeVar("C")
-DATA_HELP = "folder of images, data of COCO, Pascal VOC, Open Images or ADE20K, list (.txt), tar shards: docs/data.md"
+DATA_HELP = (
+    "images in a folder, COCO, VOC, YOLO, ADE20K, Open Images, Hugging Face, list (.txt), tar shards: docs/data.md"
+)
 """What DATA may be."""
 
 

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as oracle
 
 from benchmarks.coco import made_up
-from d3ssl.data.coco import CocoAnnotations, read_coco
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.coco import read_coco
 from d3ssl.data.masks import pack_masks
 from d3ssl.errors import InputError
 

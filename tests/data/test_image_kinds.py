@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from d3ssl.data.formats import PIL_FORMATS
 from d3ssl.data.images import image_size, read_canvas, read_image
+from d3ssl.data.pil_formats import PIL_FORMATS
 from d3ssl.data.scenes.cutouts import NotUsable, read_cutout
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError

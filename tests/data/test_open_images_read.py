@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d3ssl.data.open_images.read import read_open_images
+from d3ssl.data.formats.open_images import read_open_images
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from tests.data.test_open_images_layout import (

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d3ssl.data.number_png import read_map
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.semantic import from_instances, paint
-from d3ssl.data.semantic_files import read_map
 from d3ssl.data.sources import open_images
 from d3ssl.errors import InputError
 from d3ssl.evaluate.segmentation import open_semantic

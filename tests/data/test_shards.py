@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data as photographs
 
-from d3ssl.data import sources
+from d3ssl.data.formats.folder import walk
 from d3ssl.data.images import image_size, read_canvas, read_image, read_reduced
 from d3ssl.data.place import Member, Place, open_place
 from d3ssl.data.shards import index
@@ -355,5 +355,5 @@ def test_the_walk_of_a_folder_of_shards_finds_no_images(tmp_path: Path) -> None:
     """Nothing is extracted, and nothing lies beside the shards but their indices."""
     write_tar(tmp_path / "0.tar", {"a.png": png()})
     read_image(open_images(tmp_path).paths[0])
-    assert sources._walk(tmp_path) == []
+    assert walk(tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.tar", "0.tar.index"]

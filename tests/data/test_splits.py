@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from d3ssl.data.splits import open_parts
+from d3ssl.data.sources import open_parts
 from d3ssl.errors import InputError
 from tests.data.annotated_shapes import OBJECTS, write_data
 

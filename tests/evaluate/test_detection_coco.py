@@ -16,7 +16,8 @@ from pycocotools import mask as oracle_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from d3ssl.data.coco import CocoAnnotations, read_coco
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.coco import read_coco
 from d3ssl.evaluate.detection.coco_eval import STATISTICS, CocoTruth, Detections, Kind, named_statistics, pack_mask
 from d3ssl.evaluate.detection.resampling import average_precisions, bootstrap, find_matches
 from d3ssl.seeds import numpy_generator

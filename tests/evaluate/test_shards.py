@@ -12,7 +12,7 @@ from d3ssl.cli.main import main
 from d3ssl.data.scenes import ScenesConfig, make_scenes
 from d3ssl.data.shards.pack import pack_shards
 from d3ssl.diagnose import DiagnoseConfig, diagnose_backbone
-from d3ssl.evaluate.segmentation.splits import open_semantic
+from d3ssl.evaluate.splits import open_semantic
 
 
 @pytest.fixture(scope="module")

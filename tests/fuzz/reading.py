@@ -17,7 +17,7 @@ MOST_BYTES = 1_000_000_000
 
 
 def _coco(folder: Path, content: bytes) -> None:
-    from d3ssl.data.coco import CocoAnnotations
+    from d3ssl.data.annotations import CocoAnnotations
     from d3ssl.data.sources import _read_json
     from d3ssl.doctor.annotations import bad_objects, check_objects
     from d3ssl.errors import InputError

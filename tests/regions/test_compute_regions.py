@@ -192,7 +192,7 @@ def test_no_readable_image_fails_whatever_the_share(photos: ImageSet, tmp_path: 
 
 
 def test_annotations_are_needed_for_annotations(photos: ImageSet, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="have no annotations"):
+    with pytest.raises(InputError, match="has no annotations"):
         compute_regions(photos, RegionsConfig(method="annotations"), tmp_path / "r.parquet")
 
 

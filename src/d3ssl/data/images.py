@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from d3ssl.data import png, tiff
-from d3ssl.data.formats import DAMAGE, PIL_FORMATS, open_picture
+from d3ssl.data.pil_formats import DAMAGE, PIL_FORMATS, open_picture
 from d3ssl.data.place import Place, as_place, open_place
 from d3ssl.data.stored import StoredImage, to_eight_bits, upright
 from d3ssl.errors import D3sslError, InputError

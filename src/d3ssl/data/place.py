@@ -26,6 +26,10 @@ class Member:
     def __str__(self) -> str:
         return f"{self.shard}: {self.name}"
 
+    def is_there(self) -> bool:
+        """Whether the shard is, and is long enough."""
+        return file_bytes(self.shard) >= self.offset + self.size
+
     def open(self) -> io.BufferedReader:
         """The content as a binary file that can be read and sought. Each call opens the shard again, so that threads
         and processes do not share a position.
@@ -80,6 +84,15 @@ def changed_at(place: Place) -> int:
         return (place.shard if isinstance(place, Member) else place).stat().st_mtime_ns
     except OSError:
         return -1
+
+
+def as_file(content: bytes) -> io.BufferedReader:
+    """Bytes as a file that is open for reading."""
+    return io.BufferedReader(_Content(content))  # type: ignore[arg-type]  # it has what is asked of a raw file
+
+
+class _Content(io.BytesIO):
+    mode, name = "rb", ""
 
 
 class _Window(io.RawIOBase):

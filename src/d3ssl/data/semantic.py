@@ -10,11 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int64, Integer
 
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.folders import missing_files
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
+from d3ssl.data.number_png import read_map
 from d3ssl.data.place import Place, file_bytes
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest
 
 IGNORED = 255
@@ -102,6 +104,25 @@ class SemanticSet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileMaps:
+    """Semantic maps as PNG files of class numbers."""
+
+    paths: tuple[Path, ...]
+    known: dict[int, int]
+    """Pixel value → label, or ``IGNORED``."""
+    meaning: str
+    """The permitted values, for people."""
+
+    def read(self, row: int) -> Int64[np.ndarray, "H W"]:
+        path = self.paths[row]
+        remedy = "write the class numbers of this data set into the map, or its value for ignored pixels."
+        return look_up(read_map(path), self.known, path, self.meaning, remedy)
+
+    def content(self, row: int) -> str:
+        return f"{self.paths[row].name} {file_bytes(self.paths[row])}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceMaps:
     """Semantic maps painted from the masks of objects."""
 
@@ -141,21 +162,53 @@ def from_instances(images: ImageSet) -> SemanticSet:
     Raises:
         InputError: no annotations, or objects without masks.
     """
-    if images.annotations is None:
-        remedy = "give COCO data with masks, panoptic maps, or a VOC or ADE20K tree."
-        raise InputError(
-            "has no annotations, so the classes of its pixels are not known", path=images.root, remedy=remedy
-        )
-    if not images.annotations.has_masks:
+    if not images.annotated.has_masks:
         remedy = "segmentation takes a 'segmentation' for every object; with boxes only, evaluate objects or detection."
-        raise InputError("has objects without masks", path=images.annotations.path, remedy=remedy)
+        raise InputError("has objects without masks", path=images.annotated.path, remedy=remedy)
     return SemanticSet(
         root=images.root,
         ids=images.ids,
         paths=images.paths,
-        names=(BACKGROUND, *images.annotations.names),
-        maps=InstanceMaps(annotations=images.annotations),
+        names=(BACKGROUND, *images.annotated.names),
+        maps=InstanceMaps(annotations=images.annotated),
         rows=tuple(range(len(images))),
+    )
+
+
+def from_files(
+    tree: Path,
+    source: Path,
+    names: Sequence[str],
+    folders: tuple[str, str],
+    classes: tuple[str, ...],
+    known: dict[int, int],
+    meaning: str,
+) -> SemanticSet:
+    """Images ``TREE/IMAGES/NAME.jpg`` with maps ``TREE/MAPS/NAME.png``.
+
+    Args:
+        source: what gives the names, for messages.
+        folders: of the images and of the maps, below the tree.
+        classes: their names.
+        known: pixel value → label, or ``IGNORED``.
+        meaning: the permitted values, for people.
+
+    Raises:
+        InputError: an image or a map is not there.
+    """
+    images, maps = folders
+    for what, folder, suffix in (("images", images, ".jpg"), ("maps", maps, ".png")):
+        missing = missing_files(tree / folder, [name + suffix for name in names])
+        if missing:
+            problem = f"{len(missing)} of {len(names)} {what} are not in {tree / folder}: {first_names(missing)}"
+            raise InputError(problem, path=source, remedy="add them, or leave these images out.")
+    return SemanticSet(
+        root=tree,
+        ids=tuple(f"{images}/{name}.jpg" for name in names),
+        paths=tuple(tree / images / f"{name}.jpg" for name in names),
+        names=classes,
+        maps=FileMaps(paths=tuple(tree / maps / f"{name}.png" for name in names), known=known, meaning=meaning),
+        rows=tuple(range(len(names))),
     )
 
 

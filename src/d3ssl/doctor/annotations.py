@@ -1,14 +1,11 @@
-"""A COCO instances file, looked through to its end: all that is wrong in it, where reading it stops at the first."""
+"""Objects in COCO's form, looked through to the end: all that is wrong, where reading them stops at the first."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-from d3ssl.data.coco import MAX_BAD_SHARE, TOLERANCE_PX
-from d3ssl.data.image_set import ANNOTATIONS
-from d3ssl.data.panoptic import is_panoptic_document
+from d3ssl.data.coco import TOLERANCE_PX
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent
 
 PROBLEMS = {
@@ -22,19 +19,13 @@ PROBLEMS = {
 _SKIPPED = ("boxes without area", "boxes outside images")
 
 
-def annotations_file(data: Path) -> Path | None:
-    """The COCO file that DATA is or holds; None: it has none."""
-    file = data / ANNOTATIONS if data.is_dir() else data
-    return file if file.suffix.lower() == ".json" and file.is_file() else None
-
-
 def bad_objects(document: Any) -> tuple[dict[str, list[Any]], int] | None:
     """Problem → ids of the objects that have it (an object is counted once, under the first in the order of reading),
-    and the number of objects. None: no instances file."""
+    and the number of objects. None: no instances document."""
     parts = [
         document.get(key) if isinstance(document, dict) else None for key in ("images", "annotations", "categories")
     ]
-    if not all(isinstance(part, list) for part in parts) or is_panoptic_document(document):
+    if not all(isinstance(part, list) for part in parts):
         return None
     images, objects, categories = ([entry for entry in part if isinstance(entry, dict)] for part in parts)  # type: ignore[union-attr]
     size_of = {_key(entry, "id"): (entry.get("width"), entry.get("height")) for entry in images}
@@ -75,7 +66,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def check_objects(found: dict[str, list[Any]], total: int) -> list[Check]:
+def check_objects(found: dict[str, list[Any]], total: int, max_bad_share: float) -> list[Check]:
     """A few bad boxes are passed over when the file is read; all else is an error."""
     checks = []
     skipped = sum(len(found[name]) for name in _SKIPPED)
@@ -83,7 +74,7 @@ def check_objects(found: dict[str, list[Any]], total: int) -> list[Check]:
         if not ids:
             checks.append(Check(name=name, status="ok", finding="none"))
             continue
-        passed = name in _SKIPPED and skipped <= MAX_BAD_SHARE * total
+        passed = name in _SKIPPED and skipped <= max_bad_share * total
         status: Status = "warning" if passed else "fail"
         listed = ", ".join(str(number) for number in ids[:20]) + (", …" if len(ids) > 20 else "")
         end = " They are left out." if passed else " The file cannot be read with them."

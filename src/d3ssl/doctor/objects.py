@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from d3ssl.data.annotations import CocoAnnotations
 from d3ssl.data.bad_images import too_many_bad
-from d3ssl.data.coco import CocoAnnotations
 from d3ssl.data.image_set import ImageSet
 from d3ssl.doctor.bias import Bias, Cooccurrence, Positions, cooccurrence_bias, position_bias
 from d3ssl.doctor.check import MAX_LISTED, Check, Status, percent

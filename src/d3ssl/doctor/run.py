@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from d3ssl.console import say, show_table
-from d3ssl.data.folders import candidate_folders
+from d3ssl.data.formats import find_format
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.sources import open_images
-from d3ssl.doctor.annotations import annotations_file, bad_objects, check_objects
+from d3ssl.data.sources import name_of
+from d3ssl.doctor.annotations import bad_objects, check_objects
 from d3ssl.doctor.check import Check, ordered
 from d3ssl.doctor.config import DoctorConfig
 from d3ssl.doctor.estimates import estimate
@@ -22,14 +22,14 @@ from d3ssl.doctor.regions import check_region_choice
 from d3ssl.doctor.report import write_report
 from d3ssl.doctor.scan import scan_files
 from d3ssl.errors import InputError
-from d3ssl.files import make_folder, read_json, write_json
+from d3ssl.files import make_folder, write_json
 from d3ssl.seeds import derive_seed
 from d3ssl.train import RunConfig
 from d3ssl.train.config import check
 from d3ssl.train.pretrain import try_parts
 
 
-def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None) -> Examination:
+def examine(data: Any, run: RunConfig, config: DoctorConfig | None = None) -> Examination:
     """Look through a data set for a run that is planned.
 
     Args:
@@ -43,7 +43,7 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
     config = config or DoctorConfig()
     config.check()
     check(run, 1)
-    images, checks = _open(Path(data))
+    images, checks = _open(data)
     try_parts(run, len(images))
     chosen = _choose(images, config.sample)
     scan = scan_files([images.paths[index] for index in chosen], config.workers)
@@ -58,7 +58,7 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
         estimates, more = estimate(images, good, run, timed=config.time)
         checks += more
     return Examination(
-        data=str(data),
+        data=name_of(data),
         images=images,
         chosen=chosen,
         scan=scan,
@@ -69,21 +69,19 @@ def examine(data: str | Path, run: RunConfig, config: DoctorConfig | None = None
     )
 
 
-def _open(data: Path) -> tuple[ImageSet, list[Check]]:
+def _open(data: Any) -> tuple[ImageSet, list[Check]]:
     """The images, with what is wrong with the annotations; where these cannot be read, the images alone."""
-    file = annotations_file(data)
-    if file is None:
-        return open_images(data), []
-    found = bad_objects(read_json(file))
-    checks = check_objects(*found) if found else []
+    source, checks = find_format(data), []
     try:
-        return open_images(data), checks
+        if found := bad_objects(source.document()):
+            checks = check_objects(*found, source.max_bad_share)
+        return source.images(), checks
     except InputError as error:
-        told = Check(name="annotations", status="fail", finding=f"{file}: {error.problem}", remedy=error.remedy or "")
-        for folder in candidate_folders(file):
-            if folder.is_dir() and folder != file.parent:
-                return open_images(folder), [*checks, told]
-        raise
+        alone = source.images_alone()
+        if alone is None:
+            raise
+        finding = f"{error.path}: {error.problem}"
+        return alone, [*checks, Check(name="annotations", status="fail", finding=finding, remedy=error.remedy or "")]
 
 
 def _choose(images: ImageSet, most: int | None) -> list[int]:

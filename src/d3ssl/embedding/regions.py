@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from d3ssl.console import say
-from d3ssl.data.formats import DAMAGE, open_picture
 from d3ssl.data.image_set import ImageSet
+from d3ssl.data.pil_formats import DAMAGE, open_picture
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import said_of_objects
 from d3ssl.evaluate.features import check_size_annotated

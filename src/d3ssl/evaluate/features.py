@@ -116,13 +116,10 @@ def extract_objects(
     Raises:
         InputError: no annotations, no objects, or too many bad images.
     """
-    if images.annotations is None:
-        remedy = "give COCO data: a folder with annotations.json beside images/, or an annotations file."
-        raise InputError("has no annotations, so its objects are not known", path=images.root, remedy=remedy)
     wanted = _usable(images, size, min_side)
     if not wanted:
         remedy = "annotate objects (not crowds), or lower --min_side."
-        raise InputError("has no objects to evaluate", path=images.annotations.path, remedy=remedy)
+        raise InputError("has no objects to evaluate", path=images.annotated.path, remedy=remedy)
     mine = wanted[rank() :: world_size()]
     features: list[Tensor] = []
     read: list[tuple[int, np.ndarray]] = []
@@ -139,7 +136,7 @@ def extract_objects(
             read += [(index, rows) for index, _, _, rows in batch]
     skipped = sorted(gather_list(skipped))
     _check_skipped(images, skipped, len(wanted), max_bad_share)
-    labels = [images.annotations.objects(index).labels[rows] for index, rows in read]
+    labels = [images.annotated.objects(index).labels[rows] for index, rows in read]
     of_image = [np.full(len(rows), index) for index, rows in read]
     return _together(features, labels, of_image, tuple(skipped), backbone)
 
@@ -164,16 +161,14 @@ def _together(
 
 
 def _masks(images: ImageSet, index: int, rows: np.ndarray) -> Bool[np.ndarray, "K H W"]:
-    assert images.annotations is not None
-    return images.annotations.masks(index)[rows]
+    return images.annotated.masks(index)[rows]
 
 
 def _usable(images: ImageSet, size: int, min_side: float) -> list[tuple[int, np.ndarray]]:
     """The images that have objects to evaluate, each with the places of these in its list of objects."""
-    assert images.annotations is not None
     found = []
     for index in range(len(images)):
-        objects, (height, width) = images.annotations.objects(index), images.annotations.sizes[index]
+        objects, (height, width) = images.annotated.objects(index), images.annotated.sizes[index]
         sides = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * size / np.array([width, height])
         rows = np.flatnonzero(~objects.crowd & (sides.min(axis=1, initial=np.inf) >= min_side))
         if len(rows):
@@ -186,17 +181,15 @@ Item = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _read_item(images: ImageSet, index: int, rows: np.ndarray, size: int, channels: int) -> Item:
-    assert images.annotations is not None
     canvas, found = read_canvas(images.paths[index], size, channels)
     check_size_annotated(images, index, found)
     scale = np.array([size / found[1], size / found[0]] * 2, dtype=np.float32)
-    return index, canvas, images.annotations.objects(index).boxes[rows] * scale, rows
+    return index, canvas, images.annotated.objects(index).boxes[rows] * scale, rows
 
 
 def check_size_annotated(images: ImageSet, index: int, found: tuple[int, int]) -> None:
     """Raise InputError if an image is not (height, width) as large as its annotations say."""
-    assert images.annotations is not None
-    height, width = (int(side) for side in images.annotations.sizes[index])
+    height, width = (int(side) for side in images.annotated.sizes[index])
     if found != (height, width):
         problem = f"is {found[1]}×{found[0]} px, but its annotations say {width}×{height}"
         raise InputError(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from d3ssl.data.formats import Format, Kind, find_format
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
-from d3ssl.data.sources import open_images
-from d3ssl.data.splits import check_categories, open_parts
+from d3ssl.data.semantic import SemanticSet
+from d3ssl.data.sources import check_categories, name_of
 from d3ssl.errors import InputError
 from d3ssl.seeds import derive_seed, numpy_generator
 
@@ -27,18 +28,21 @@ TESTED = {
 one in ``val_NAME``. Those after ``shuffled`` show the objects of ``val``, image by image."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Splits:
-    """Labelled images with the same categories."""
+Set = TypeVar("Set", ImageSet, SemanticSet)
 
-    train: ImageSet
-    tested: dict[str, ImageSet]
+
+@dataclass(frozen=True, kw_only=True)
+class Splits(Generic[Set]):
+    """Images with objects of the same categories, or with maps of the same classes."""
+
+    train: Set
+    tested: dict[str, Set]
     """``val`` and those that there are beside it, by name, in the order of ``TESTED``."""
     rule: str
     """How the splits came about, for people."""
 
     @property
-    def val(self) -> ImageSet:
+    def val(self) -> Set:
         """Images like those of train."""
         return self.tested["val"]
 
@@ -54,15 +58,10 @@ def drawn_as(split: str) -> str:
     return split if split == "shuffled" else "val"
 
 
-def open_splits(data: str | Path, val_share: float) -> Splits:
-    """Open DATA:
-
-    - a folder with ``train``, ``val`` and, if any, ``val_NAME`` (as `d3ssl scenes` writes, see ``TESTED``);
-    - Pascal VOC: a tree (its lists ``ImageSets/Main/train.txt`` and ``val.txt``), or a list ``train.txt`` of it with
-      ``val.txt`` beside it, such as that of ``ImageSets/Segmentation``, whose images have masks;
-    - COCO as it is unpacked: ``annotations/instances_train*.json`` and ``instances_val*.json``, one of each;
-    - one set of any format with objects, which is split by a hash of the image id: the same on every machine,
-      whatever other images there are.
+def open_splits(data: Any, val_share: float) -> Splits[ImageSet]:
+    """Open DATA for its objects: the parts that it comes in (see the formats), with ``val_NAME`` beside them as
+    `d3ssl scenes` writes (see ``TESTED``); or one set, which is split by a hash of the image id: the same on every
+    machine, whatever other images there are.
 
     Args:
         val_share: share of one set's images that is tested on.
@@ -70,28 +69,49 @@ def open_splits(data: str | Path, val_share: float) -> Splits:
     Raises:
         InputError: nothing to open, no annotations, categories that differ, or no images left on one side.
     """
-    root = Path(data)
-    if parts := open_parts(root):
-        folders = {name: root / f"val{suffix(name)}" for name in TESTED if name != "val"}
-        others = {name: open_images(folder) for name, folder in folders.items() if (folder / ANNOTATIONS).exists()}
-        for images in others.values():
-            check_categories(parts.train, images)
-        rule = ", ".join([parts.rule, *(f"val{suffix(name)}" for name in others)])
-        return Splits(train=parts.train, tested={"val": parts.val, **others}, rule=rule)
-    images = open_images(root)
-    if images.annotations is None:
-        remedy = "give a folder of `d3ssl scenes`, COCO data (a folder or a file), or a tree of Pascal VOC."
-        raise InputError("has no annotations, so its objects are not known", path=root, remedy=remedy)
+    return _open(data, val_share, "objects", lambda source: source.images(), check_categories)
+
+
+def open_semantic(data: Any, val_share: float) -> Splits[SemanticSet]:
+    """Open DATA for the classes of its pixels, as ``open_splits``.
+
+    Raises:
+        InputError: nothing of the kind, missing images or maps, an empty split, or splits of other classes.
+    """
+    return _open(data, val_share, "maps", lambda source: source.maps(), _check_classes)
+
+
+def _open(
+    data: Any,
+    val_share: float,
+    kind: Kind,
+    read: Callable[[Format], Set],
+    check: Callable[[Set, Set], None],
+) -> Splits[Set]:
+    source = find_format(data)
+    if parts := source.parts(kind):
+        train, val = (read(part) for part in parts[:2])
+        there = {name: source.path / f"val{suffix(name)}" for name in TESTED if name != "val"}
+        others = {name: read(find_format(own)) for name, own in there.items() if (own / ANNOTATIONS).exists()}
+        for images in (val, *others.values()):
+            check(train, images)
+        rule = ", ".join([parts[2], *(f"val{suffix(name)}" for name in others)])
+        return Splits(train=train, tested={"val": val, **others}, rule=rule)
+    images = read(source)
+    check(images, images)
     tested = is_tested(images.ids, val_share)
     if tested.all() or not tested.any():
         problem = f"{len(images)} images are too few to be split into training and validation"
-        raise InputError(problem, path=root, remedy="give more images, or another --val_share.")
+        raise InputError(problem, path=name_of(data), remedy="give more images, or another --val_share.")
     rule = f"one set, {val_share:.0%} of it for validation by a hash of the image id"
-    return Splits(
-        train=images.subset(np.flatnonzero(~tested)),
-        tested={"val": images.subset(np.flatnonzero(tested))},
-        rule=rule,
-    )
+    train, val = (images.subset(np.flatnonzero(own)) for own in (~tested, tested))
+    return Splits(train=train, tested={"val": val}, rule=rule)
+
+
+def _check_classes(train: SemanticSet, val: SemanticSet) -> None:
+    if train.names != val.names:
+        problem = f"has other classes than {train.root}"
+        raise InputError(problem, path=val.root, remedy="write the same classes, in the same order, into both.")
 
 
 def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"]:
@@ -102,17 +122,15 @@ def is_tested(ids: Sequence[str], val_share: float) -> Bool[np.ndarray, "images"
 def photographs(images: ImageSet) -> Int64[np.ndarray, "images"]:
     """The number of the photograph that each image was made of, as far as annotations tell (conditions of several
     objects or with several blends: ``photograph``); other images count by themselves."""
-    assert images.annotations is not None
     numbers: dict[str, int] = {}
-    own = zip(images.annotations.entries, images.annotations.file_names, strict=True)
+    own = zip(images.annotated.entries, images.annotated.file_names, strict=True)
     names = [str(entry.get("photograph", name)) for entry, name in own]
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
 
 
 def limit_objects(images: ImageSet, most: int | None, seed: int, name: str) -> ImageSet:
     """Images drawn at random until they hold at least ``most`` objects; all of them if they hold fewer."""
-    assert images.annotations is not None
-    counts = np.array([int((~images.annotations.objects(index).crowd).sum()) for index in range(len(images))])
+    counts = np.array([int((~images.annotated.objects(index).crowd).sum()) for index in range(len(images))])
     if most is None or counts.sum() <= most:
         return images
     order = numpy_generator(seed, "objects", name).permutation(len(images))

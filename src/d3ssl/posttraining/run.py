@@ -13,7 +13,7 @@ import torch
 
 from d3ssl.console import progress, say, show_table, warn
 from d3ssl.contracts import CanvasBatch
-from d3ssl.data.sources import open_images
+from d3ssl.data.sources import name_of, open_images
 from d3ssl.diagnose import Monitor
 from d3ssl.errors import D3sslError, InputError
 from d3ssl.files import read_json, write_json
@@ -34,11 +34,14 @@ METRICS = "metrics.json"
 _BATCH = 16
 
 
-def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone | None = None) -> Path:
+def posttrain_run(
+    config: RunConfig, *, resume: bool = False, data: Any = None, backbone: Backbone | None = None
+) -> Path:
     """Post-train, choose the strength on held-out images, and write RUN/backbone.safetensors at that strength.
 
     Args:
         config: with ``model.weights``; its plan has a frozen teacher.
+        data: a data set from Python, instead of what ``config.data`` names.
         backbone: the start, instead of ``model.weights``; left as it is.
 
     Returns:
@@ -53,13 +56,15 @@ def posttrain_run(config: RunConfig, *, resume: bool = False, backbone: Backbone
     if not config.plan.is_frozen:
         remedy = "use --recipe posttrain, or `d3ssl pretrain` for this method."
         raise InputError(f"the teacher of '{config.plan.title}' is not frozen", remedy=remedy)
-    count = len(open_images(config.data))
-    held_out = min(config.canvas.held_out, count // 5)
+    images = open_images(config.data if data is None else data)
+    held_out = min(config.canvas.held_out, len(images) // 5)
     config = dataclasses.replace(config, canvas=dataclasses.replace(config.canvas, held_out=held_out))
     start = None if backbone is None else copy.deepcopy(backbone)
     monitor = Monitor(config.views.size, channels=config.canvas.channels)
     measure = None if config.runtime.diagnose_every is None else monitor
-    return pretrain(config, resume=resume, measure=measure, backbone=start, finish=partial(_finish, monitor))
+    return pretrain(
+        config, resume=resume, measure=measure, data=images, backbone=start, finish=partial(_finish, monitor)
+    )
 
 
 def set_strength(run: str | Path, strength: float) -> Path:
@@ -163,7 +168,7 @@ def _held_out(config: RunConfig, trainer: Trainer, regions: RegionTable) -> list
     if not config.canvas.held_out:
         return []
     dataset = CanvasDataset(
-        open_images(config.data),
+        trainer.dataset.images,
         regions,
         config.canvas,
         config.train.seed,
@@ -181,13 +186,13 @@ def _held_out(config: RunConfig, trainer: Trainer, regions: RegionTable) -> list
 
 
 def posttrain(
-    backbone: str | Path | torch.nn.Module, data: str | Path, out: str | Path | None = None, **options: Any
+    backbone: str | Path | torch.nn.Module, data: Any, out: str | Path | None = None, **options: Any
 ) -> Backbone:
     """Better dense features from the weights you have, on your own unlabelled images.
 
     Args:
         backbone: what ``load_backbone`` takes; a module is left as it is.
-        data: a folder of images, or any data that d3ssl reads.
+        data: a folder of images, or any data that d3ssl reads; also a ``torch.utils.data.Dataset``.
         out: the run's folder; None: nothing is kept.
         options: over those of the recipe ``posttrain``, with dots as two underscores: ``train__steps=800``.
 
@@ -202,6 +207,6 @@ def posttrain(
         options["model__weights"] = str(backbone)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run" if out is None else Path(out)
-        config = recipe("posttrain", data=str(data), out=str(run), **options)
-        posttrain_run(config, backbone=start)
+        config = recipe("posttrain", data=name_of(data), out=str(run), **options)
+        posttrain_run(config, data=data, backbone=start)
         return load_backbone(run)

@@ -169,5 +169,5 @@ def _find_there(sent: list[Any], chunk: range, sizes: list[int]) -> RegionTable 
 def _bytes_here(place: Place) -> int:
     """Size of a file; −1 if it, or the part of a shard that it lies in, is not there."""
     if isinstance(place, Member):
-        return place.size if file_bytes(place.shard) >= place.offset + place.size else -1
+        return place.size if place.is_there() else -1
     return file_bytes(place)

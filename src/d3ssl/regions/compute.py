@@ -20,6 +20,7 @@ import numpy as np
 import d3ssl
 from d3ssl.console import progress, say, warn
 from d3ssl.data.bad_images import too_many_bad
+from d3ssl.data.formats.torch_dataset import cannot_be_sent
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import file_bytes
 from d3ssl.data.processes import end_with_parent, num_cores
@@ -55,9 +56,6 @@ def compute_regions(
         D3sslError: the disk is full, a process was killed, or something is wrong with the cluster.
     """
     out = Path(out)
-    if config.method == "annotations" and images.annotations is None:
-        remedy = "name data with objects (COCO, Pascal VOC), or choose another method."
-        raise InputError("these images have no annotations", path=images.root, remedy=remedy)
     wanted = {"params": config.parameters(), "data_digest": images.digest(), "d3ssl": d3ssl.__version__}
     if config.method == "annotations":
         wanted["objects_digest"] = _objects_digest(images, range(len(images)))
@@ -75,8 +73,7 @@ def compute_regions(
 
 
 def _say_without_mask(images: ImageSet, config: RegionsConfig) -> None:
-    assert images.annotations is not None
-    lacking, count = count_without_mask(images.annotations)
+    lacking, count = count_without_mask(images.annotated)
     if lacking and config.label_maps:
         say(f"{lacking} of {count} objects have no mask: kept as boxes")
 
@@ -137,8 +134,7 @@ def _part_name(images: ImageSet, chunk: range, config: RegionsConfig) -> str:
 
 def _objects_digest(images: ImageSet, indices: range) -> str:
     """Identifies all that the annotations say of some images and that their regions depend on."""
-    annotations = images.annotations
-    assert annotations is not None
+    annotations = images.annotated
     found = [b"True" if annotations.has_masks else b"masks of some"]  # "False" was: the masks of some are left out
     for index in indices:
         objects = annotations.objects(index)
@@ -191,6 +187,9 @@ def _work(
             yield from work_on_cluster(cluster, find_part, images, config, tasks)
         return
     workers = min(config.workers or num_cores(), len(tasks))
+    if workers > 1 and (reason := cannot_be_sent(images)):
+        warn(f"the data set cannot be handed to other processes ({reason}): this one does all the work")
+        workers = 1
     if workers <= 1:
         for number, chunk, path in tasks:
             _make_part(images, config, chunk, path)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size, read_reduced, reduced_size
-from d3ssl.errors import InputError
 from d3ssl.regions.annotations import annotated_regions
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.contrast import contrast_regions
@@ -53,12 +52,9 @@ def find_in_file(images: ImageSet, index: int, config: RegionsConfig) -> FoundRe
     """
     path = images.paths[index]
     if config.method == "annotations":
-        if images.annotations is None:
-            remedy = "name data with objects (COCO, Pascal VOC), or choose another method."
-            raise InputError("these images have no annotations", path=images.root, remedy=remedy)
         size = image_size(path)
         reduced = reduced_size(size, config.size)
-        boxes, labels = annotated_regions(images.annotations, index, size, reduced, config.max_regions)
+        boxes, labels = annotated_regions(images.annotated, index, size, reduced, config.max_regions)
         return _finish(size, boxes, labels, config)
     image, size = read_reduced(path, config.size)
     return find_regions(image, size, config)

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from d3ssl.console import warn
 from d3ssl.contracts import CanvasBatch, map_tensors
-from d3ssl.data.formats import DAMAGE, open_picture
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
+from d3ssl.data.pil_formats import DAMAGE, open_picture
 from d3ssl.errors import InputError
 from d3ssl.methods.plan import Plan
 from d3ssl.regions.table import RegionTable

@@ -48,6 +48,7 @@ def pretrain(
     resume: bool = False,
     measure: BackboneMeasure | None = None,
     *,
+    data: Any = None,
     backbone: Backbone | None = None,
     finish: Finish | None = None,
 ) -> Path:
@@ -58,6 +59,7 @@ def pretrain(
         resume: continue from RUN/checkpoint.pt; with none there (stopped before the first save), start.
         measure: what is looked at every ``runtime.diagnose_every`` steps, such as ``d3ssl.diagnose.Monitor(...)``; the
             first process calls it.
+        data: a data set from Python (docs/data.md), instead of what ``config.data`` names; to continue, give it again.
         backbone: the start, trained in place, instead of what ``config.model`` says.
         finish: what is done after the last step; None: the backbone is written.
 
@@ -76,7 +78,7 @@ def pretrain(
     if device.type == "cpu":
         keep_freed_memory()
     run = Path(config.out)
-    images = open_images(config.data)
+    images = open_images(config.data if data is None else data)
     try_parts(config, len(images), backbone)
     with _claim(run, resume):
         # Nothing of the run is written before its checkpoint is found to fit.

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from d3ssl import console
-from d3ssl.data.formats import open_picture
+from d3ssl.data.pil_formats import open_picture
 from d3ssl.data.scenes.config import ScenesConfig
 from d3ssl.data.scenes.objects import Sprite, trim
 from d3ssl.data.scenes.walk import find_pictures

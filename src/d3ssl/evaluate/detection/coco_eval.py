@@ -11,7 +11,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as rle
 from jaxtyping import Bool, Float32, Int64
 
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
 from d3ssl.files import read_json
 
 STATISTICS = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from d3ssl.console import say
 from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import name_of
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import annotations_digest, weights_digest
@@ -40,12 +41,12 @@ class DetectionTask:
     measures: tuple[Measure, ...]
     captions: dict[str, str]
 
-    def __init__(self, data: str | Path, config: DetectionConfig | None = None) -> None:
+    def __init__(self, data: Any, config: DetectionConfig | None = None) -> None:
         """
         Raises:
             InputError: unusable options or data; masks that are asked for and missing; a split without objects.
         """
-        self.config, self.data = config or DetectionConfig(), str(data)
+        self.config, self.data = config or DetectionConfig(), name_of(data)
         self.config.check()
         pick_device(self.config.device)
         splits = open_splits(data, self.config.val_share)
@@ -138,7 +139,7 @@ class DetectionTask:
 
 def evaluate_detection(
     backbone: Backbone | str | Path,
-    data: str | Path,
+    data: Any,
     out: str | Path | None = None,
     config: DetectionConfig | None = None,
     *,

@@ -11,6 +11,7 @@ import torch
 
 from d3ssl.console import say
 from d3ssl.data.image_set import ImageSet
+from d3ssl.data.sources import name_of
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import annotations_digest, cached_objects
@@ -34,10 +35,10 @@ class ObjectsTask:
 
     name = "objects"
 
-    def __init__(self, data: str | Path, config: ObjectsConfig | None = None) -> None:
+    def __init__(self, data: Any, config: ObjectsConfig | None = None) -> None:
         self.config = config or ObjectsConfig()
         self.config.check()
-        self.data, self.splits = str(data), open_splits(data, self.config.val_share)
+        self.data, self.splits = name_of(data), open_splits(data, self.config.val_share)
         self.measures = measures(self.config.shots, tuple(self.splits.tested))
         self.captions = {"confusion.png": "what the objects of val are taken for by O-KNN"}
         for images in self._sets().values():
@@ -112,7 +113,7 @@ class ObjectsTask:
 
 def evaluate_objects(
     backbone: Backbone | str | Path,
-    data: str | Path,
+    data: Any,
     out: str | Path | None = None,
     config: ObjectsConfig | None = None,
     *,

@@ -2,12 +2,11 @@
 
 from d3ssl.evaluate.segmentation.config import SegmentationConfig
 from d3ssl.evaluate.segmentation.run import SegmentationTask, evaluate_segmentation
-from d3ssl.evaluate.segmentation.splits import SemanticSplits, open_semantic
+from d3ssl.evaluate.splits import open_semantic
 
 __all__ = [
     "SegmentationConfig",
     "SegmentationTask",
-    "SemanticSplits",
     "evaluate_segmentation",
     "open_semantic",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from d3ssl import page
 from d3ssl.console import progress, say, warn
 from d3ssl.data.semantic import IGNORED, SemanticSet
+from d3ssl.data.sources import name_of
 from d3ssl.distributed import rank
 from d3ssl.errors import InputError
 from d3ssl.evaluate.compare import compare, make_rows
@@ -27,8 +28,7 @@ from d3ssl.evaluate.segmentation.metrics import Tally
 from d3ssl.evaluate.segmentation.pictures import Shown, draw_predictions
 from d3ssl.evaluate.segmentation.pool import CellPool, gather_cells
 from d3ssl.evaluate.segmentation.retrieval import remember
-from d3ssl.evaluate.segmentation.splits import open_semantic
-from d3ssl.evaluate.splits import TESTED, drawn_as, suffix
+from d3ssl.evaluate.splits import TESTED, drawn_as, open_semantic, suffix
 from d3ssl.evaluate.task import Measure
 from d3ssl.files import digest, write_atomically
 from d3ssl.models import Backbone
@@ -51,14 +51,14 @@ class SegmentationTask:
     measures: tuple[Measure, ...]
     captions: dict[str, str]
 
-    def __init__(self, data: str | Path, config: SegmentationConfig) -> None:
+    def __init__(self, data: Any, config: SegmentationConfig) -> None:
         """
         Raises:
             InputError: unusable options or data, see ``open_semantic`` and ``SemanticSet.labels``.
         """
         config.check()
         pick_device(config.device)
-        self.config, self.data = config, data
+        self.config, self.data = config, name_of(data)
         self.splits = open_semantic(data, config.val_share)
         self.tested = {
             name: _draw(images, config.max_val_images, config.seed, drawn_as(name))
@@ -225,7 +225,7 @@ class SegmentationTask:
             save_draws(folder, draws)
         counts = {"train_images": train_images, "classes": self.val.num_classes}
         counts |= {f"{name}_images": len(images) for name, images in self.tested.items()}
-        protocol = {"size": size, "splits": self.splits.rule, "data": str(self.data)}
+        protocol = {"size": size, "splits": self.splits.rule, "data": self.data}
         return {**metrics, "per_class_iou": per_class, "counts": counts, "protocol": protocol}
 
 
@@ -258,7 +258,7 @@ def _measures(config: SegmentationConfig, splits: Iterable[str]) -> tuple[Measur
 
 def evaluate_segmentation(
     backbone_spec: str,
-    data: str | Path,
+    data: Any,
     out: str | Path | None = None,
     config: SegmentationConfig | None = None,
     baselines: Sequence[str] = (),

@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Bool
 
 from d3ssl import console
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
 from d3ssl.data.image_set import ANNOTATIONS, ImageSet
 from d3ssl.data.place import Member, Place, file_bytes, open_place
 from d3ssl.data.scenes.config import OutOfContextConfig
-from d3ssl.data.sources import open_images
-from d3ssl.data.splits import Parts, open_parts
+from d3ssl.data.sources import Parts, open_images, open_parts
 from d3ssl.errors import InputError, first_names
 from d3ssl.files import digest
 from d3ssl.seeds import numpy_generator
@@ -40,8 +39,7 @@ class Side:
 
     @property
     def annotations(self) -> CocoAnnotations:
-        assert self.images.annotations is not None
-        return self.images.annotations
+        return self.images.annotated
 
     def shows(self, classes: tuple[str, ...]) -> Bool[np.ndarray, "images classes"]:
         """Which classes each photograph shows, crowds and objects without masks included."""

@@ -1,16 +1,16 @@
-"""Images of Open Images that are on disk, with their objects, as d3ssl's other parts take them."""
+"""Open Images: the images of a split that are on disk, with the boxes and masks of its CSV files."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from d3ssl.console import progress
-from d3ssl.data.coco import CocoAnnotations
+from d3ssl.data.annotations import CocoAnnotations
+from d3ssl.data.formats.format import Format, image_sizes
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.images import image_size
 from d3ssl.data.masks import pack_masks
 from d3ssl.data.open_images.boxes import GROUP, stream_boxes
 from d3ssl.data.open_images.classes import read_classes
@@ -23,6 +23,40 @@ BOX_FILE = re.compile(r"(oidv\d+-)?(?P<split>train|validation|test)-annotations-
 """Names of the files of boxes, of all releases."""
 _CHUNK_BYTES = 16_000_000
 _ID_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenImages(Format):
+    """A split, named by its file of boxes, ``[oidv6-]SPLIT-annotations-bbox.csv``, also with ``.gz``.
+
+    Images are looked for in a folder named like the split (``train``, ``validation``, ``test``) beside the file or one
+    level up, or below a folder ``images`` there; masks in a folder ``masks`` at these places, if their CSV file lies
+    beside that of the boxes.
+    """
+
+    what = "a file of boxes of Open Images (.csv)"
+
+    @classmethod
+    def detect(cls, path: Path) -> OpenImages | None:
+        return cls(path=path) if path.name.lower().endswith((".csv", ".csv.gz")) and path.exists() else None
+
+    def images(self) -> ImageSet:
+        named = BOX_FILE.fullmatch(self.path.name)
+        if named is None:
+            remedy = "of CSV files, DATA may be [oidv6-]SPLIT-annotations-bbox.csv of Open Images."
+            raise InputError("is no file of boxes of Open Images by its name", path=self.path, remedy=remedy)
+        split, folder = named["split"], self.path.absolute().parent
+        places = [below / split for base in (folder, folder.parent) for below in (base, base / "images")]
+        images = next((place for place in places if place.is_dir()), None)
+        if images is None:
+            tried = ", ".join(str(place) for place in places)
+            raise InputError(
+                "has no folder of images near it", path=self.path, remedy=f"put them into one of these: {tried}."
+            )
+        masks = next((place for place in (folder / "masks", folder.parent / "masks") if place.is_dir()), None)
+        if masks is not None and find_file(folder, f"{split}-annotations-object-segmentation.csv") is None:
+            masks = None
+        return read_open_images(images, folder, split, masks=masks)
 
 
 def read_open_images(
@@ -55,7 +89,7 @@ def read_open_images(
     if masks is not None:
         mask_file = _needed(folder, f"{split}-annotations-object-segmentation.csv")
         table = with_masks(table, match_masks(mask_file, classes, numbers, table, _CHUNK_BYTES)[0])
-    sizes = _sizes(paths)
+    sizes = image_sizes(paths)
     of_size = sizes[table.image]
     segmentations = [None] * len(table)
     if masks is not None:
@@ -83,35 +117,6 @@ def read_open_images(
     return ImageSet(root=root, paths=paths, ids=tuple(path.name for path in paths), annotations=annotations)
 
 
-def open_box_file(file: Path) -> ImageSet:
-    """The images of a split that are on disk, from its file of boxes alone.
-
-    Images are looked for in a folder named like the split (``train``, ``validation``, ``test``) beside the file or one
-    level up, or below a folder ``images`` there; masks in a folder ``masks`` at these places, if their CSV file lies
-    beside that of the boxes.
-
-    Args:
-        file: ``[oidv6-]SPLIT-annotations-bbox.csv``, also with ``.gz``.
-
-    Raises:
-        InputError: another name, no folder of images, or as ``read_open_images``.
-    """
-    named = BOX_FILE.fullmatch(file.name)
-    if named is None:
-        remedy = "of CSV files, DATA may be [oidv6-]SPLIT-annotations-bbox.csv of Open Images."
-        raise InputError("is no file of boxes of Open Images by its name", path=file, remedy=remedy)
-    split, folder = named["split"], file.absolute().parent
-    places = [below / split for base in (folder, folder.parent) for below in (base, base / "images")]
-    images = next((place for place in places if place.is_dir()), None)
-    if images is None:
-        tried = ", ".join(str(place) for place in places)
-        raise InputError("has no folder of images near it", path=file, remedy=f"put them into one of these: {tried}.")
-    masks = next((place for place in (folder / "masks", folder.parent / "masks") if place.is_dir()), None)
-    if masks is not None and find_file(folder, f"{split}-annotations-object-segmentation.csv") is None:
-        masks = None
-    return read_open_images(images, folder, split, masks=masks)
-
-
 def _image_files(root: Path) -> tuple[Path, ...]:
     digits = set("0123456789abcdef")
     files = root.iterdir() if root.is_dir() else ()
@@ -128,12 +133,3 @@ def _needed(folder: Path, name: str) -> Path:
     if found is None:
         raise InputError(f"has no {name}", path=folder, remedy="put it there.")
     return found
-
-
-def _sizes(paths: tuple[Path, ...]) -> np.ndarray:
-    sizes = np.zeros((len(paths), 2), dtype=np.int64)
-    with progress("sizes of images", len(paths)) as ticker:
-        for row, path in enumerate(paths):
-            sizes[row] = image_size(path)
-            ticker.advance()
-    return sizes

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from d3ssl.data.folders import is_below, missing_files
+from d3ssl.data.formats.format import Format
+from d3ssl.data.image_set import ImageSet, named_images
 from d3ssl.errors import InputError
 from d3ssl.files import read_text
 
 
-def read_image_list(file: Path) -> tuple[str, ...]:
+@dataclass(frozen=True, kw_only=True)
+class ImageList(Format):
+    """The images that a text file names."""
+
+    what = "a list of images (.txt)"
+
+    @classmethod
+    def detect(cls, path: Path) -> ImageList | None:
+        return cls(path=path) if path.suffix.lower() == ".txt" and path.exists() else None
+
+    def images(self) -> ImageSet:
+        return named_images(self.path, self.path.parent, _read_list(self.path))
+
+
+def _read_list(file: Path) -> tuple[str, ...]:
     """The paths of a list, as they stand there: relative to the list's folder, with forward slashes. Blank lines and
     lines that begin with ``#`` are passed over; spaces at the ends of a line do not count.
 
