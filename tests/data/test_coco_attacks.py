@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from d3ssl.data.coco import read_coco
+from d3ssl.data.coco import MAX_BAD_SHARE, read_coco
 from d3ssl.doctor.annotations import bad_objects, check_objects
 from d3ssl.errors import InputError
 from d3ssl.files import read_json
@@ -76,4 +76,4 @@ def examine_annotations(folder: Path) -> None:
         found = bad_objects(read_json(folder / "annotations.json"))
     except InputError:  # no JSON
         return
-    assert found is None or check_objects(*found)
+    assert found is None or check_objects(*found, MAX_BAD_SHARE)

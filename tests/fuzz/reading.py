@@ -18,7 +18,9 @@ MOST_BYTES = 1_000_000_000
 
 def _coco(folder: Path, content: bytes) -> None:
     from d3ssl.data.annotations import CocoAnnotations
-    from d3ssl.data.sources import _read_json
+    from d3ssl.data.coco import MAX_BAD_SHARE
+    from d3ssl.data.formats import find_format
+    from d3ssl.data.formats.coco import Coco
     from d3ssl.doctor.annotations import bad_objects, check_objects
     from d3ssl.errors import InputError
     from d3ssl.files import read_json
@@ -27,10 +29,12 @@ def _coco(folder: Path, content: bytes) -> None:
     file.write_bytes(content)
     try:
         if found := bad_objects(read_json(file)):
-            check_objects(*found)
+            check_objects(*found, MAX_BAD_SHARE)
     except InputError:
         pass  # reading says it again
-    annotations = _read_json(file)
+    source = find_format(file)
+    assert isinstance(source, Coco)
+    annotations = source.found()
     if isinstance(annotations, CocoAnnotations):
         for index in range(len(annotations)):
             annotations.masks(index)

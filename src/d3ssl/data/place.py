@@ -92,7 +92,8 @@ def as_file(content: bytes) -> io.BufferedReader:
 
 
 class _Content(io.BytesIO):
-    mode, name = "rb", ""
+    mode = "rb"  # type: ignore[assignment]  # as a file says it
+    name = ""
 
 
 class _Window(io.RawIOBase):
