@@ -91,7 +91,13 @@ def as_file(content: bytes) -> io.BufferedReader:
 
 
 class _Content(io.BytesIO):
-    mode, name = "rb", ""
+    @property
+    def mode(self) -> str:
+        return "rb"
+
+    @property
+    def name(self) -> str:
+        return ""
 
 
 class _Window(io.RawIOBase):
