@@ -92,8 +92,13 @@ def as_file(content: bytes) -> io.BufferedReader:
 
 
 class _Content(io.BytesIO):
-    mode = "rb"  # type: ignore[assignment]  # as a file says it
-    name = ""
+    @property
+    def mode(self) -> str:
+        return "rb"
+
+    @property
+    def name(self) -> str:
+        return ""
 
 
 class _Window(io.RawIOBase):

@@ -114,7 +114,7 @@ def _bounds(values: Any) -> list[int]:
 
 
 def _check_there(file: Path, row: int, size: int) -> None:
-    if not size:
+    if size <= 0:
         remedy = "save the images themselves, not their paths: cast_column('image', Image()) and save_to_disk."
         raise InputError(f"row {row} has no bytes of an image", path=file, remedy=remedy)
 

@@ -79,12 +79,12 @@ class TorchDataset(Format):
         Raises:
             InputError: it has no length or no items.
         """
-        pair = tuple(data) if isinstance(data, (tuple, list)) and len(data) == 2 else (data, None)
+        pair = tuple(data) if isinstance(data, (tuple, list)) and len(data) == 2 else (data,)
         for own in pair:
-            if own is not None and not (hasattr(own, "__getitem__") and hasattr(own, "__len__") and len(own)):
+            if not (hasattr(own, "__getitem__") and hasattr(own, "__len__") and len(own)):
                 remedy = "give a path, or a torch.utils.data.Dataset with __len__ and __getitem__; see docs/data.md."
                 raise InputError(f"{type(own).__name__} is no data set with items", remedy=remedy)
-        return cls(path=Path(type(pair[0]).__name__), dataset=pair[0], val=pair[1])
+        return cls(path=Path(type(pair[0]).__name__), dataset=pair[0], val=pair[-1] if len(pair) > 1 else None)
 
     def images(self) -> ImageSet:
         images = self.images_alone()
