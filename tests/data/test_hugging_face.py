@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def test_a_file_of_regions_beside_images_is_none(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
     pq.write_table(pa.table({"id": ["a.png"]}), tmp_path / "regions.parquet")
     assert open_images(tmp_path).ids == ("a.png",)
+
+
+def test_damaged_offsets_are_not_followed(tmp_path: Path) -> None:
+    """They lead out of the file: without a check the process would be killed."""
+    folder = save(tmp_path / "set", hugging_face_table(0, 4).select(["image"]))
+    content, sizes = (folder / "data.arrow").read_bytes(), [len(png(n)) for n in range(4)]
+    ends = struct.pack("<4i", sizes[0], sum(sizes[:2]), sum(sizes[:3]), sum(sizes))
+    assert content.count(ends) == 1
+    (folder / "data.arrow").write_bytes(content.replace(ends, struct.pack("<4i", sizes[0], 1 << 30, -5, sum(sizes))))
+    with pytest.raises(InputError, match=r"data\.arrow: cannot be read"):
+        open_images(folder)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

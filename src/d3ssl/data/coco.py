@@ -67,6 +67,13 @@ def parse_coco(
     Raises:
         InputError: as ``read_coco``.
     """
+    try:
+        return _parse(path, document, max_bad_share, name_of)
+    except OverflowError as error:
+        raise InputError(f"has a number that is too large ({error})", path=path, remedy=_FORMAT_REMEDY) from error
+
+
+def _parse(path: Path, document: Any, max_bad_share: float, name_of: Callable[[int], str] | None) -> CocoAnnotations:
     images = _section(path, document, "images")
     objects = _section(path, document, "annotations")
     categories = _categories(path, _section(path, document, "categories"))

@@ -87,6 +87,7 @@ def _in_arrow(file: Path, column: str) -> Iterator[tuple[Member, str | None]]:
     whole = pa.memory_map(str(file)).read_buffer()
     row = 0
     for batch in pa.ipc.open_stream(whole):
+        batch.validate(full=True)  # or damaged offsets would be followed out of the file
         values, names = _bytes_and_names(batch.column(column))
         bounds, data = _bounds(values), values.buffers()[2]
         start = data.address - whole.address if data is not None else -1
@@ -145,6 +146,8 @@ def read_column(file: Path, column: str) -> list[Any]:
         if file.suffix == PARQUET:
             return pq.read_table(file, columns=[column]).column(column).to_pylist()
         with pa.memory_map(str(file)) as source:
-            return [value for batch in pa.ipc.open_stream(source) for value in batch.column(column).to_pylist()]
+            table = pa.ipc.open_stream(source).read_all().select([column])
+            table.validate(full=True)
+            return table.column(column).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise _refuse(file, error) from error
