@@ -162,8 +162,8 @@ def test_no_objects_at_all(tmp_path: Path) -> None:
 
 
 MISTAKES = [
-    (("images", 0, "height"), 10**30, "has a number that is too large"),
-    (("annotations", 0, "id"), 10**30, "has a number that is too large"),
+    (("images", 0, "height"), 10**30, "has more than 18 digits"),
+    (("annotations", 0, "id"), 10**30, "has more than 18 digits"),
     (("annotations", 1, "bbox"), [3, 5, 0, 15], r"annotation 3: its bbox \[3, 5, 0, 15\] is degenerate"),
     (("annotations", 1, "bbox"), [3, 5, 6, -1], r"annotation 3: .* is degenerate"),
     (("annotations", 1, "bbox"), [3, 5, 1e-9, 10], r"annotation 3: .* is degenerate"),
