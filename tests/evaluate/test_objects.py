@@ -202,7 +202,7 @@ def test_bad_images_are_left_out_up_to_a_share(root: Path, tmp_path: Path) -> No
     Image.new("RGB", (30, 30)).save(folder / "images" / "007.png")
     images = open_images(folder)
     with pytest.raises(InputError, match=r"(?s)2 of 40 images cannot be used.*004\.png"):
-        extract_objects(Reader("colour"), images, size=32, max_bad_share=0)
+        extract_objects(Reader("colour"), images, size=32, max_bad_share=0.0)
     found = extract_objects(Reader("colour"), images, size=32, max_bad_share=0.05)
     assert len(found) == 76 and {4, 7}.isdisjoint(found.image.tolist())
     assert "004.png" in found.skipped[0] and "annotations say 80×40" in found.skipped[1]
