@@ -54,3 +54,13 @@ def _closest(name: str, known: Mapping[str, str], cutoff: float) -> str | None:
 def first_names(names: Sequence[str], most: int = 5) -> str:
     """``"a, b, c, d, e, …"``: enough of a list to know which ones are meant."""
     return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def one_line(error: Exception, most: int | None = 200) -> str:
+    """What an error says, for another one's sentence: without line breaks, of so many characters at most."""
+    return " ".join(str(error).split())[:most]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says; empty if it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")

@@ -56,8 +56,7 @@ def write_new(path: str | Path) -> Iterator[Path]:
         D3sslError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    if os.path.lexists(path):
-        raise InputError("is there already", path=path, remedy="choose another --out, or remove it first.")
+    check_new(path)
     hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with _explain(path):
         try:
@@ -71,6 +70,12 @@ def write_new(path: str | Path) -> Iterator[Path]:
             _fsync_folder(path.parent)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def check_new(path: Path) -> None:
+    """Raise InputError if something is there already."""
+    if os.path.lexists(path):
+        raise InputError("is there already", path=path, remedy="choose another --out, or remove it first.")
 
 
 def _new_mode(path: Path) -> int:

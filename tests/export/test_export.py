@@ -145,9 +145,9 @@ def test_key_layouts(to: str, outer: str, keys: tuple[str, ...], channels: int, 
 
 @pytest.mark.parametrize("to", ["detectron2", "mmdetection"])
 def test_a_layout_with_a_wrong_key_is_refused(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = __import__(f"d3ssl.export.targets.{to}", fromlist=["resnet_state"])
-    whole = module.resnet_state
-    monkeypatch.setattr(module, "resnet_state", lambda own: {"layer1.0.conv9.weight": torch.ones(1), **whole(own)})
+    module = __import__(f"d3ssl.export.targets.{to}", fromlist=["library_state"])
+    whole = module.library_state
+    monkeypatch.setattr(module, "library_state", lambda own: {"layer1.0.conv9.weight": torch.ones(1), **whole(own)})
     with pytest.raises(D3sslError, match="1 keys or shapes are not"):
         export_backbone("timm:resnet18", to, tmp_path / "out.pth")
     assert list(tmp_path.iterdir()) == []

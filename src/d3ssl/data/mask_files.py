@@ -15,7 +15,7 @@ from d3ssl.data.formats.format import UNREADABLE, image_sizes
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.number_png import read_map
 from d3ssl.data.segment_files import SegmentFiles
-from d3ssl.errors import InputError, first_names
+from d3ssl.errors import InputError, first_names, one_line
 from d3ssl.files import read_json
 from d3ssl.memory import without_collector
 
@@ -81,7 +81,7 @@ def _from_results(images: ImageSet, path: Path, found: list[dict[str, Any]]) -> 
         try:
             box = entry.get("bbox") or _box(shape, *sizes[index])
         except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-            problem = f"entry {number} has no valid segmentation ({' '.join(str(error).split())})"
+            problem = f"entry {number} has no valid segmentation ({one_line(error, None)})"
             raise InputError(problem, path=path, remedy=_REMEDY) from error
         one = {"id": number, "image_id": index, "category_id": 1, "bbox": box, "segmentation": shape}
         objects.append(one)

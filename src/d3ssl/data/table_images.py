@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from d3ssl.data.place import Member, as_file
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, one_line
 
 PARQUET = ".parquet"
 IMAGE_NAMES = ("image", "img")
@@ -46,7 +46,7 @@ class Cell(Member):
 
 
 def _refuse(file: Path, error: Exception) -> InputError:
-    return InputError(f"cannot be read ({' '.join(str(error).split())[:200]})", path=file, remedy=DAMAGED)
+    return InputError(f"cannot be read ({one_line(error)})", path=file, remedy=DAMAGED)
 
 
 def read_schema(file: Path) -> pa.Schema:

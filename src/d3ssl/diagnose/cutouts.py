@@ -71,7 +71,7 @@ def find_candidates(images: ImageSet, min_side: int) -> Candidates:
     Raises:
         InputError: no annotations, no masks, or too few objects or classes.
     """
-    annotations = images.annotations
+    annotations = images.annotated
     if annotations is None:
         problem = "has no annotations, so no objects can be cut out"
         raise InputError(problem, path=images.root, remedy=_MASKS_REMEDY)
@@ -113,9 +113,8 @@ def cut_out(reader: ProbeReader, candidates: Candidates, row: int) -> Cutout | N
         InputError: the segmentation is damaged, or too many images cannot be used.
     """
     images = reader.images
-    assert images.annotations is not None
     index = int(candidates.image[row])
-    mask = images.annotations.masks(index)[int(candidates.place[row])]
+    mask = images.annotated.masks(index)[int(candidates.place[row])]
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if min(len(rows), len(columns)) < 2:
         return None

@@ -101,11 +101,9 @@ def _draw_cutouts(
             ticker.advance()
             if len(rows) == count:
                 break
-    annotations = reader.images.annotations
-    assert annotations is not None
     if len(rows) < 4 or len(set(candidates.label[rows].tolist())) < 2:
         problem = f"only {len(rows)} objects have masks that show something, or they are of one class"
-        raise InputError(problem, path=annotations.path, remedy="check the segmentations.")
+        raise InputError(problem, path=reader.images.annotated.path, remedy="check the segmentations.")
     if len(rows) < count:
         warn(f"{len(rows)} objects to probe, fewer than {count}", "give more annotated images for a narrower interval.")
     return np.array(rows, dtype=np.int64), cutouts

@@ -6,14 +6,13 @@ import numpy as np
 from jaxtyping import UInt8
 
 from d3ssl.console import warn
-from d3ssl.data.bad_images import too_many_bad
+from d3ssl.data.bad_images import listed, too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_image
 from d3ssl.data.place import Place
 from d3ssl.errors import InputError
 from d3ssl.evaluate.features import check_size_annotated
 
-_SHOWN = 10
 _REMEDY = "repair or remove these images, or raise --max_bad_share."
 
 
@@ -63,7 +62,7 @@ class ProbeReader:
             raise InputError(problem, path=self.images.root, remedy=_REMEDY)
 
     def _listed(self) -> str:
-        return "\n  ".join(list(self.bad.values())[:_SHOWN]) + ("\n  …" if len(self.bad) > _SHOWN else "")
+        return listed(self.bad.values())
 
 
 def read_channels(path: Place, channels: int) -> UInt8[np.ndarray, "H W C"]:

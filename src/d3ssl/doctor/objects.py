@@ -78,8 +78,7 @@ def check_annotated(images: ImageSet, chosen: list[int], scan: Scan, run: RunCon
         run: the run that is planned.
         draws: random assignments that stand for chance.
     """
-    annotations = images.annotations
-    assert annotations is not None
+    annotations = images.annotated
     objects = gather_objects(annotations)
     cooccurrence = cooccurrence_bias(objects.image, objects.label, len(objects.names), draws)
     positions = position_bias(objects.label, objects.x, objects.y, len(objects.names), draws)

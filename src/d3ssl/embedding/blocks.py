@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d3ssl.console import Ticker, progress, say, warn
 from d3ssl.data.ahead import read_ahead
-from d3ssl.data.bad_images import too_many_bad
+from d3ssl.data.bad_images import SHOWN, listed, too_many_bad
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
 from d3ssl.embedding.config import EmbedConfig
@@ -29,7 +29,6 @@ from d3ssl.models import Backbone
 
 BLOCK = 256
 """Images in a part: what a killed process loses at most."""
-_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +161,7 @@ def _check_bad(work: Work, bad: dict[int, dict[str, str]], paths: Sequence[Path]
         return
     for number in (number for number, own in bad.items() if own):
         paths[number].unlink(missing_ok=True)
-    problem = f"{len(named)} of {total} images cannot be used so far:\n  " + "\n  ".join(named[:_SHOWN])
+    problem = f"{len(named)} of {total} images cannot be used so far:\n  " + "\n  ".join(named[:SHOWN])
     remedy = "repair or remove them, or raise --max_bad_share and continue with --resume."
     raise InputError(problem, path=work.images.root, remedy=remedy)
 
@@ -172,8 +171,7 @@ def _left_out(work: Work, bad: dict[int, dict[str, str]], total: int) -> dict[st
     skipped = {name: problem for number in sorted(bad) for name, problem in bad[number].items()}
     if skipped:
         named = [f"{name}: {problem}" for name, problem in skipped.items()]
-        listed = "\n  ".join(named[:_SHOWN]) + ("\n  …" if len(named) > _SHOWN else "")
-        warn(f"{len(skipped)} of {total} images are left out:\n  {listed}")
+        warn(f"{len(skipped)} of {total} images are left out:\n  {listed(named)}")
     without = {} if work.regions is None else work.regions.left_out()
     if without:
         warn(f"{len(without)} images have no regions: they could not be read when the regions were computed")

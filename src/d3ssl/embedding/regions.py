@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,7 +10,6 @@ from jaxtyping import Bool, Float32, Int64
 
 from d3ssl.console import say
 from d3ssl.data.image_set import ImageSet
-from d3ssl.data.pil_formats import DAMAGE, open_picture
 from d3ssl.errors import InputError
 from d3ssl.evaluate.cache import said_of_objects
 from d3ssl.evaluate.features import check_size_annotated
@@ -137,24 +135,15 @@ class StoredRegions:
         return ImageRegions(number=np.arange(len(boxes), dtype=np.int64), boxes=boxes)
 
     def masks(self, index: int) -> Bool[np.ndarray, "K H W"]:
-        name = self.images.ids[index]
-        row = self.row_of[name]
-        png, boxes = self.table.label_maps[row], self.table.boxes[row]
+        row = self.row_of[self.images.ids[index]]
+        labels, boxes = self.table.label_map(row), self.table.boxes[row]
         height, width = (int(side) for side in self.table.sizes[row])
-        if png is None:  # an image without any mask among others
+        if labels is None:  # an image without any mask among others
             return _fill_empty(np.zeros((len(boxes), height, width), dtype=bool), boxes, (height, width))
-        try:
-            labels = np.asarray(open_picture(io.BytesIO(png), ("PNG",)))
-        except DAMAGE as error:
-            problem = f"the label map of {name} in the regions file cannot be read ({error})"
-            raise InputError(problem, remedy="make the regions file again with d3ssl regions.") from error
         return _fill_empty(labels[None] == np.arange(1, len(boxes) + 1)[:, None, None], boxes, (height, width))
 
     def check_size(self, index: int, found: tuple[int, int]) -> None:
-        known = tuple(int(side) for side in self.table.sizes[self.row_of[self.images.ids[index]]])
-        if known != found:
-            problem = f"is {found[1]}×{found[0]} px, but its regions were made at {known[1]}×{known[0]}"
-            raise InputError(problem, path=self.images.paths[index], remedy="compute the regions again.")
+        self.table.check_size(self.row_of[self.images.ids[index]], found, self.images.paths[index])
 
 
 def open_regions(images: ImageSet, file: str | None, masks: bool) -> Regions:

@@ -61,7 +61,7 @@ def embed(
     config, out = config or EmbedConfig(), Path(out)
     config.check()
     network = load_backbone(backbone, in_channels=config.channels)
-    images = data if isinstance(data, ImageSet) else open_images(data)
+    images = open_images(data)
     size = config.size or network.input_size
     _check_level(network, config, size)
     regions = None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d3ssl.console import warn
 from d3ssl.embedding.regions import ImageRegions
-from d3ssl.errors import D3sslError, InputError
+from d3ssl.errors import D3sslError, InputError, one_line
 from d3ssl.files import write_atomically
 
 FORMAT = 1
@@ -100,7 +100,7 @@ def skipped_in(path: Path) -> dict[str, str] | None:
     try:
         return json.loads((pq.read_schema(path).metadata or {})[_SKIPPED])
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        warn(f"{path}: the part cannot be read ({' '.join(str(error).split())[:200]}); it is made again")
+        warn(f"{path}: the part cannot be read ({one_line(error)}); it is made again")
         return None
 
 
@@ -144,7 +144,7 @@ def read_about(path: str | Path) -> dict[str, Any]:
     try:
         about = json.loads((pq.read_schema(path).metadata or {}).get(KEY, b"null"))
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(f"is not a whole Parquet file ({reason})", path=path, remedy=remedy) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError("is a Parquet file, but not one of d3ssl embed", path=path, remedy=remedy)

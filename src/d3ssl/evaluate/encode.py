@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, UInt8
 from torch import Tensor
 
 from d3ssl.models import Backbone
-from d3ssl.models.roi_align import roi_weights
+from d3ssl.models.regions_by_layer import box_weights
 from d3ssl.views.colour import normalise
 
 
@@ -50,11 +50,11 @@ def encode_regions(
     images = to_images(backbone, canvases)
     if level is None:
         return backbone.pool(images, [torch.from_numpy(own).to(images.device) for own in boxes]).float().cpu()
-    maps, scale, cells = backbone.maps(images)[level].float(), 1.0 / backbone.strides[level], backbone.roi_size
+    maps, stride = backbone.maps(images)[level].float(), backbone.strides[level]
     rows = []
     for own, found in zip(boxes, maps, strict=True):
-        parts = roi_weights(torch.from_numpy(own).to(found)[None], scale, cells, 2, (found.shape[1], found.shape[2]))
-        down, across = (part[0].mean(dim=1) for part in parts)  # bilinear weights are separable, and so is their mean
+        size = (found.shape[1], found.shape[2])
+        down, across = box_weights(torch.from_numpy(own).to(found), stride, backbone.roi_size, size)
         rows.append(torch.einsum("kh,kw,chw->kc", down, across, found))
     return torch.cat(rows).cpu()
 

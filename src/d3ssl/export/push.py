@@ -7,7 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 
-from d3ssl.errors import D3sslError, InputError
+from d3ssl.errors import D3sslError, InputError, first_line
 
 TARGET = "hf"
 """The only target that is pushed."""
@@ -43,7 +43,7 @@ def push(folder: Path, repository: str) -> str:
         api.create_repo(repository, exist_ok=True)
         done = api.upload_folder(folder_path=folder, repo_id=repository, commit_message="Export from d3ssl")
     except Exception as error:  # of the network, of the client, of the hub
-        reason = next(iter(str(error).strip().splitlines()), "")
+        reason = first_line(error)
         problem = f"was not pushed to {repository} ({type(error).__name__}: {reason}); no file of it is there"
         remedy = f"check network, token and name, then: hf upload {repository} {folder}. The folder is whole."
         raise D3sslError(problem, path=folder, remedy=remedy) from error

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torchvision
-from torch import Tensor
 from torchvision.models import get_model_builder, list_models
 
-from d3ssl.models.artifact import library_state
 from d3ssl.models.backbone import Backbone
 
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -79,11 +77,6 @@ def resnet_of(backbone: Backbone) -> ResNet:
     found = find_resnet(backbone)
     assert found is not None, backbone.architecture
     return found
-
-
-def resnet_state(backbone: Backbone) -> dict[str, Tensor]:
-    """The weights by timm's and torchvision's keys, without the classifier."""
-    return library_state(backbone)
 
 
 def layers(net: ResNet, in_channels: int) -> Iterator[Layer]:

@@ -14,7 +14,7 @@ from d3ssl.errors import InputError, nearest
 from d3ssl.export.push import check_push, push
 from d3ssl.export.target import Origin, Target, Verified
 from d3ssl.export.targets import TARGETS
-from d3ssl.files import write_new
+from d3ssl.files import check_new, write_new
 from d3ssl.models.artifact import MANIFEST_NAME
 from d3ssl.models.backbone import Backbone
 from d3ssl.models.load import load_backbone
@@ -101,8 +101,7 @@ def _check_path(to: str, target: Target, out: Path) -> None:
     if target.endings and out.suffix not in target.endings:
         remedy = f"end its name in {' or '.join(target.endings)}."
         raise InputError(f"is no name for a file of target '{to}'", path=out, remedy=remedy)
-    if out.exists():
-        raise InputError("is there already", path=out, remedy="choose another --out, or remove it first.")
+    check_new(out)
 
 
 def _check_packages(to: str, target: Target) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from d3ssl.errors import D3sslError
+from d3ssl.errors import D3sslError, first_line
 from d3ssl.export.target import Sizes, any_sizes
 from d3ssl.models.backbone import Backbone
 
@@ -66,8 +66,3 @@ def size_note(backbone: Backbone) -> str:
         return f"images: float32 (B, {backbone.in_channels}, H, W)"
     height, width = traced_sizes(backbone)[0][1:]
     return f"images: float32 (B, {backbone.in_channels}, {height}, {width}), of no other size"
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, as far as it fits into another one's sentence."""
-    return next(iter(str(error).strip().splitlines()), "")

@@ -101,11 +101,24 @@ def layer_maps(backbone: Backbone, images: Float[Tensor, "B C H W"], blocks: int
 def pool_box(
     features: Float[Tensor, "B C h w"], boxes: Float[Tensor, "B 4"], stride: int, roi_size: int
 ) -> Float[Tensor, "B C"]:
-    """``roi_align(...).mean()`` over the cells of one box an image, without making the cells: bilinear weights are
-    separable, and so is their mean."""
-    rows, columns = roi_weights(boxes[:, None], 1.0 / stride, roi_size, 2, (features.shape[2], features.shape[3]))
-    row, column = rows[:, 0].mean(dim=1).to(features.dtype), columns[:, 0].mean(dim=1).to(features.dtype)
-    return torch.einsum("bh,bw,bchw->bc", row, column, features)
+    """``roi_align(...).mean()`` over the cells of one box an image, without making the cells."""
+    row, column = box_weights(boxes, stride, roi_size, (features.shape[2], features.shape[3]))
+    return torch.einsum("bh,bw,bchw->bc", row.to(features.dtype), column.to(features.dtype), features)
+
+
+def box_weights(
+    boxes: Float[Tensor, "N 4"], stride: int, roi_size: int, size: tuple[int, int]
+) -> tuple[Float[Tensor, "N h"], Float[Tensor, "N w"]]:
+    """Weights of a map's rows and columns in the mean of the cells that ``roi_align`` makes of each box: bilinear
+    weights are separable, and so is their mean.
+
+    Args:
+        boxes: xyxy, px of the view.
+        stride: px of the view per cell of the map.
+        size: of the map, (h, w).
+    """
+    rows, columns = roi_weights(boxes[:, None], 1.0 / stride, roi_size, 2, size)
+    return rows[:, 0].mean(dim=1), columns[:, 0].mean(dim=1)
 
 
 def pool_mask(features: Float[Tensor, "B C h w"], masks: Float[Tensor, "B H W"], stride: int) -> Float[Tensor, "B C"]:

@@ -18,7 +18,7 @@ from typing import Any
 import d3ssl
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import Member, Place, file_bytes
-from d3ssl.errors import D3sslError, InputError
+from d3ssl.errors import D3sslError, InputError, one_line
 from d3ssl.regions.config import RegionsConfig
 from d3ssl.regions.table import RegionTable, write_regions
 
@@ -84,7 +84,7 @@ def _connect(ray: ModuleType, address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (OSError, OverflowError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         remedy = "check --ray; `ray start --head` on one machine and `ray start --address …` on others make a cluster."
         raise InputError(f"no Ray cluster answers at '{address}' ({reason})", remedy=remedy) from error
 
@@ -121,7 +121,7 @@ def _result(ray: ModuleType, reference: Any) -> RegionTable:
     try:
         found = ray.get(reference)
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:500]
+        reason = one_line(error, 500)
         remedy = "run the command again, it goes on where it was; see Ray's log for why workers were lost."
         raise D3sslError(f"a chunk of images was lost on the Ray cluster ({reason})", remedy=remedy) from error
     if isinstance(found, D3sslError):  # handed over as a value: raised there, its text would drown in a traceback

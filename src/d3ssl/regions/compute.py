@@ -19,7 +19,7 @@ import numpy as np
 
 import d3ssl
 from d3ssl.console import progress, say, warn
-from d3ssl.data.bad_images import too_many_bad
+from d3ssl.data.bad_images import SHOWN, listed, too_many_bad
 from d3ssl.data.formats.torch_dataset import cannot_be_sent
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import file_bytes
@@ -34,7 +34,6 @@ from d3ssl.regions.table import RegionTable, content_digest, read_regions, write
 
 CHUNK = 32
 """Images in a part: what a killed process loses at most."""
-_SHOWN = 10
 
 
 def compute_regions(
@@ -119,9 +118,9 @@ def _all_parts(images: ImageSet, config: RegionsConfig, folder: Path, cluster: s
                 _fail_if_too_many(bad, images, config, paths, parts)
             ticker.advance(len(chunks[number]), f"{len(bad)} unreadable" if bad else None)
     if bad:
-        listed = "\n  ".join(list(bad.values())[:_SHOWN])
-        more = f"\n  … and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        warn(f"{len(bad)} of {len(images)} images are left out:\n  {listed}{more}")
+        first = "\n  ".join(list(bad.values())[:SHOWN])
+        more = f"\n  … and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        warn(f"{len(bad)} of {len(images)} images are left out:\n  {first}{more}")
     return [part for part in parts if part is not None]
 
 
@@ -171,9 +170,8 @@ def _fail_if_too_many(
     for path, part in zip(paths, parts, strict=True):
         if part is not None and part.metadata["skipped"]:
             path.unlink(missing_ok=True)  # so that images repaired in place are tried again
-    listed = "\n  ".join(list(bad.values())[:_SHOWN]) + ("\n  …" if len(bad) > _SHOWN else "")
     share = f"more than the share of {config.max_bad_share:g}"
-    problem = f"{len(bad)} of {len(images)} images are unreadable so far, {share}:\n  {listed}"
+    problem = f"{len(bad)} of {len(images)} images are unreadable so far, {share}:\n  {listed(bad.values())}"
     remedy = "repair or remove these images, or raise max_bad_share to leave them out."
     raise InputError(problem, path=images.root, remedy=remedy)
 

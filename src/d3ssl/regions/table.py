@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int64
+from jaxtyping import Int64, UInt8
+from PIL import Image
 
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import image_size
-from d3ssl.data.place import file_bytes
-from d3ssl.errors import InputError, first_names
+from d3ssl.data.pil_formats import DAMAGE, open_picture
+from d3ssl.data.place import Place, file_bytes
+from d3ssl.errors import InputError, first_names, one_line
 from d3ssl.files import digest, write_atomically
 
 FORMAT = 1
@@ -57,6 +60,32 @@ class RegionTable:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def label_map(self, row: int, side: int | None = None) -> UInt8[np.ndarray, "h w"] | None:
+        """Pixels of an image's label map; None: it has none.
+
+        Args:
+            side: stretch it to a square of this side, px, by the nearest pixel.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        png = self.label_maps[row]
+        if png is None:
+            return None
+        try:
+            picture = open_picture(io.BytesIO(png), ("PNG",))
+            return np.asarray(picture if side is None else picture.resize((side, side), Image.Resampling.NEAREST))
+        except DAMAGE as error:
+            problem = f"the label map of {self.ids[row]} in the regions file cannot be read ({error})"
+            raise InputError(problem, remedy="make the regions file again with d3ssl regions.") from error
+
+    def check_size(self, row: int, found: tuple[int, int], path: Place) -> None:
+        """Raise InputError if an image, which lies at ``path``, is not (height, width) as large as its regions say."""
+        known = tuple(int(side) for side in self.sizes[row])
+        if known != tuple(found):
+            problem = f"is {found[1]}×{found[0]} px, but its regions were made at {known[1]}×{known[0]}"
+            raise InputError(problem, path=path, remedy="compute the regions again.")
 
 
 def content_digest(table: RegionTable) -> str:
@@ -109,7 +138,7 @@ def read_regions(path: str | Path) -> RegionTable:
         columns.validate(full=True)
         stored = json.loads((columns.schema.metadata or {}).get(_KEY, b"null"))
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(f"is not a whole Parquet file ({reason})", path=path, remedy=_MAKE_AGAIN) from error
     if not isinstance(stored, dict) or not set(_SCHEMA.names) <= set(columns.column_names):
         raise InputError("is a Parquet file, but not one of d3ssl's regions", path=path, remedy=_MAKE_AGAIN)
@@ -119,7 +148,7 @@ def read_regions(path: str | Path) -> RegionTable:
         columns = columns.select(_SCHEMA.names).cast(_SCHEMA).combine_chunks()  # others may have added columns
         columns.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise InputError(f"has columns of other kinds ({reason})", path=path, remedy=_MAKE_AGAIN) from error
     table = _from_columns(columns, stored)
     _check(path, table)

@@ -3,7 +3,6 @@ of (seed, step, rank): a resumed run sees what an uninterrupted one would have s
 
 from __future__ import annotations
 
-import io
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from d3ssl.console import warn
 from d3ssl.contracts import CanvasBatch, map_tensors
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.images import read_canvas
-from d3ssl.data.pil_formats import DAMAGE, open_picture
 from d3ssl.errors import InputError
 from d3ssl.methods.plan import Plan
 from d3ssl.regions.table import RegionTable
@@ -143,11 +140,7 @@ class CanvasDataset(Dataset):
 
     def _item(self, number: int, place: int, canvas: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
         config, row = self.config, self.rows[place]
-        known = tuple(int(side) for side in self.regions.sizes[row])
-        path = self.images.paths[self.positions[place]]
-        if known != tuple(size):
-            problem = f"is {size[1]}×{size[0]} px, but its regions were made at {known[1]}×{known[0]}"
-            raise InputError(problem, path=path, remedy="compute the regions again.")
+        self.regions.check_size(row, size, self.images.paths[self.positions[place]])
         count = len(self.regions.boxes[row])
         chosen = numpy_generator(self.seed, "candidates", number).permutation(count)[: config.max_candidates]
         scale = np.array([config.size / size[1], config.size / size[0]] * 2, dtype=np.float32)
@@ -166,18 +159,12 @@ class CanvasDataset(Dataset):
         return item
 
     def _labels(self, row: int, chosen: np.ndarray) -> np.ndarray:
-        png = self.regions.label_maps[row]
-        if png is None:  # an image without any mask among others: its regions count by their boxes
+        labels = self.regions.label_map(row, self.config.size)
+        if labels is None:  # an image without any mask among others: its regions count by their boxes
             return np.zeros((self.config.size, self.config.size), dtype=np.uint8)
-        try:
-            picture = open_picture(io.BytesIO(png), ("PNG",))
-            picture = picture.resize((self.config.size, self.config.size), Image.Resampling.NEAREST)
-        except DAMAGE as error:
-            problem = f"the label map of {self.regions.ids[row]} in the regions file cannot be read ({error})"
-            raise InputError(problem, remedy="make the regions file again with d3ssl regions.") from error
         renumber = np.zeros(256, dtype=np.uint8)
         renumber[chosen + 1] = np.arange(1, len(chosen) + 1)
-        return renumber[np.asarray(picture)]
+        return renumber[labels]
 
 
 class StepSampler:

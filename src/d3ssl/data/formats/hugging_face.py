@@ -55,10 +55,8 @@ class HuggingFace(Format):
         return self, replace(self, split=val), f"the splits train and {val}"
 
     def images(self) -> ImageSet:
-        paths, names = self._images()
-        ids = tuple(f"{row:08d}{_ending(name)}" for row, name in enumerate(names))
-        images = ImageSet(root=self.path, paths=paths, ids=ids)
-        if "objects" not in read_schema(self._files[0]).names:
+        images = self.images_alone()
+        if not self._is_labelled:
             return images
         document, places = self._objects(images)
         annotations = parse_coco(self._files[0], document, self.max_bad_share, name_of=places.__getitem__)
@@ -69,8 +67,11 @@ class HuggingFace(Format):
         return ImageSet(root=self.path, paths=paths, ids=tuple(f"{n:08d}{_ending(own)}" for n, own in enumerate(names)))
 
     def document(self) -> Any:
-        is_labelled = "objects" in read_schema(self._files[0]).names
-        return self._objects(self.images_alone())[0] if is_labelled else None
+        return self._objects(self.images_alone())[0] if self._is_labelled else None
+
+    @property
+    def _is_labelled(self) -> bool:
+        return "objects" in read_schema(self._files[0]).names
 
     @property
     def _files(self) -> tuple[Path, ...]:

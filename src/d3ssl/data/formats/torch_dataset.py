@@ -18,7 +18,7 @@ from d3ssl.data.coco import parse_coco
 from d3ssl.data.formats.format import UNREADABLE, Format, Kind
 from d3ssl.data.image_set import ImageSet
 from d3ssl.data.place import Member, as_file
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, one_line
 
 _REMEDY = "an image is a PIL image, a tensor (C, H, W) of uint8 or of floats in 0..1, or an array (H, W, C) of uint8."
 _TARGET_REMEDY = "a target is as torchvision's detectors take it: boxes (N, 4) xyxy px, labels (N,), masks (N, H, W)."
@@ -47,7 +47,7 @@ class Item(Member):
         try:
             found = self.dataset[self.offset]
         except Exception as error:  # it is somebody else's code: what it raises is told of this image
-            problem = f"the data set raised {type(error).__name__} ({' '.join(str(error).split())[:200]})"
+            problem = f"the data set raised {type(error).__name__} ({one_line(error)})"
             raise InputError(problem, path=self, remedy="correct the data set, or leave the image out.") from error
         return (found[0], found[1]) if isinstance(found, (tuple, list)) and len(found) == 2 else (found, None)
 

@@ -15,7 +15,7 @@ from d3ssl.data.formats.folder import walk
 from d3ssl.data.formats.format import UNREADABLE, Format, Kind, image_sizes
 from d3ssl.data.image_set import ImageSet, named_images
 from d3ssl.data.images import IMAGE_SUFFIXES
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, one_line
 from d3ssl.files import read_text
 
 DEFAULT_FILE = "data.yaml"
@@ -46,7 +46,7 @@ class Yolo(Format):
         try:
             said = yaml.safe_load(read_text(file))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error, None)
             raise InputError(f"is not valid YAML ({reason})", path=file, remedy=_REMEDY) from error
         if not isinstance(said, dict) or not {"train", "names"} <= said.keys():
             if path.is_dir():

@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image
 
 from d3ssl.data.images import MAX_PIXELS
+from d3ssl.errors import one_line
 from d3ssl.seeds import numpy_generator
 
 MAX_BYTES = 64 * 2**20
@@ -184,5 +185,5 @@ def check_jpeg(data: bytes) -> tuple[int, int]:
         if mode != "CMYK":
             simplejpeg.decode_jpeg(data, "GRAY" if mode == "L" else "RGB", min_height=1, min_width=1, strict=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FetchError(f"is no whole JPEG file ({' '.join(str(error).split())[:100]})", again=True) from error
+        raise FetchError(f"is no whole JPEG file ({one_line(error, 100)})", again=True) from error
     return (width, height) if turned else (height, width)

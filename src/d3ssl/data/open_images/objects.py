@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool, Float64, Int8, Int64, UInt64
 
 from d3ssl.data.open_images.boxes import BoxRows
-from d3ssl.errors import InputError
+from d3ssl.errors import InputError, one_line
 from d3ssl.files import write_atomically
 
 _SIDES = ("x_min", "x_max", "y_min", "y_max")
@@ -108,7 +108,7 @@ def read_objects(path: Path) -> ObjectTable:
         with pq.ParquetFile(path) as file:
             columns = file.read().cast(_SCHEMA).combine_chunks()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         remedy = "build the benchmark again."
         raise InputError(f"cannot be read as a table of objects ({reason})", path=path, remedy=remedy) from error
     return ObjectTable(

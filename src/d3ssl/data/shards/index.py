@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from d3ssl.console import warn
 from d3ssl.data.shards.tar import Contents, scan_tar
-from d3ssl.errors import D3sslError, InputError
+from d3ssl.errors import D3sslError, InputError, one_line
 from d3ssl.files import digest, write_atomically
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def _read(path: Path, stamp: dict[str, int]) -> Contents | None:
             columns = file.read().cast(_SCHEMA)
         names = tuple(columns["name"].to_pylist())
     except (pa.ArrowException, OSError, ValueError) as error:
-        warn(f"{path}: the index of a shard cannot be read ({' '.join(str(error).split())[:200]}); it is made again")
+        warn(f"{path}: the index of a shard cannot be read ({one_line(error)}); it is made again")
         return None
     offsets, sizes = (np.array(columns[name].to_numpy(), dtype=np.int64) for name in ("offset", "size"))
     if ((offsets < 0) | (sizes < 0) | (offsets + sizes > stamp["bytes"])).any():

@@ -37,17 +37,16 @@ def read_example(images: ImageSet, index: int, size: int, channels: int, masks: 
     Raises:
         InputError: the image cannot be read or is not as large as annotated, or a mask is damaged.
     """
-    assert images.annotations is not None
     canvas, found = read_canvas(images.paths[index], size, channels)
     check_size_annotated(images, index, found)
-    objects = images.annotations.objects(index)
+    objects = images.annotated.objects(index)
     kept = ~objects.crowd
     scale = np.array([size / found[1], size / found[0]] * 2, dtype=np.float32)
     return Example(
         canvas=canvas,
         boxes=objects.boxes[kept] * scale,
         labels=objects.labels[kept],
-        masks=_stretch(images.annotations.masks(index)[kept], size) if masks else None,
+        masks=_stretch(images.annotated.masks(index)[kept], size) if masks else None,
     )
 
 

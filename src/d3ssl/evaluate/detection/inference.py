@@ -64,8 +64,7 @@ def detect(
 
 
 def _to_original(result: dict[str, Tensor], images: ImageSet, index: int, size: int) -> Detections:
-    assert images.annotations is not None
-    height, width = (int(side) for side in images.annotations.sizes[index])
+    height, width = (int(side) for side in images.annotated.sizes[index])
     boxes = result["boxes"] * result["boxes"].new_tensor([width / size, height / size] * 2)
     masks = None
     if "masks" in result:

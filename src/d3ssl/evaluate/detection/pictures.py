@@ -22,12 +22,11 @@ def draw_detections(
     images: ImageSet, positions: Sequence[int], found: Sequence[Detections], channels: int, score: float
 ) -> Image.Image:
     """A row for each image: its annotated objects, then the detections of at least ``score``."""
-    assert images.annotations is not None
-    names = images.annotations.names
+    names = images.annotated.names
     sheet = Image.new("RGB", (2 * _TILE + 3 * _GAP, len(positions) * (_TILE + _GAP) + _GAP), "white")
     for line, (index, own) in enumerate(zip(positions, found, strict=True)):
         canvas, size = read_canvas(images.paths[index], _TILE, channels)
-        objects = images.annotations.objects(index)
+        objects = images.annotated.objects(index)
         kept = own.scores >= score
         masks = [mask for mask, good in zip(own.masks, kept, strict=True) if good] if own.masks is not None else []
         texts = [f"{names[label]} {value:.2f}" for label, value in zip(own.labels[kept], own.scores[kept], strict=True)]

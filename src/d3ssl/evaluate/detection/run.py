@@ -66,9 +66,8 @@ class DetectionTask:
         sets = [self.train, *self.tested.values()]
         lacking = [own for own in sets if own.annotations is None or not own.annotations.has_masks]
         if self.config.masks and lacking:
-            assert lacking[0].annotations is not None
             remedy = "give data with segmentations, or use --masks false."
-            raise InputError("has objects without masks", path=lacking[0].annotations.path, remedy=remedy)
+            raise InputError("has objects without masks", path=lacking[0].annotated.path, remedy=remedy)
         return not lacking if self.config.masks is None else self.config.masks
 
     def fingerprint(self) -> str:
@@ -83,9 +82,8 @@ class DetectionTask:
     def measure(self, backbone: Backbone, seed: int, folder: Path) -> dict[str, Any]:
         config = self.config
         check_backbone(backbone, config)
-        assert self.train.annotations is not None
         train = _draw(self.train, config.max_train_images, seed, "train")
-        detector = build_detector(backbone, len(self.train.annotations.names), self.masks, config, seed)
+        detector = build_detector(backbone, len(self.train.annotated.names), self.masks, config, seed)
         batches = Batches(images=train, config=config, channels=backbone.in_channels, masks=self.masks, seed=seed)
         fingerprint = digest(self.fingerprint(), weights_digest(backbone), str(seed))
         device = pick_device(config.device)
@@ -116,16 +114,15 @@ class DetectionTask:
         """COCO's twelve under ``box`` and ``mask``, the compared ones at the top, with bootstrap intervals, whose draws
         are added to ``draws``."""
         end = suffix(split)
-        assert images.annotations is not None
         metrics: dict[str, Any] = {}
-        truth = CocoTruth(images.annotations, self.masks)
+        truth = CocoTruth(images.annotated, self.masks)
         for name, kind in KINDS.items():
             if name == "mask" and not self.masks:
                 continue
             judge = truth.evaluate(found, kind)
             values = named_statistics(judge)
             metrics[f"{name}{end}"] = values
-            matches = find_matches(judge, len(images), len(images.annotations.names))
+            matches = find_matches(judge, len(images), len(images.annotated.names))
             samples = bootstrap(
                 matches, self.config.draws, numpy_generator(seed, "bootstrap", name, suffix(drawn_as(split)))
             )
@@ -195,12 +192,11 @@ def _with_objects(images: ImageSet, least: int = 1) -> ImageSet:
     Raises:
         InputError: there are fewer than ``least``.
     """
-    assert images.annotations is not None
-    kept = [index for index in range(len(images)) if bool((~images.annotations.objects(index).crowd).any())]
+    kept = [index for index in range(len(images)) if bool((~images.annotated.objects(index).crowd).any())]
     if len(kept) < least:
         problem = f"only {len(kept)} of {len(images)} images have objects (not crowds) to detect"
         remedy = "annotate more images; on few, a figure has no interval."
-        raise InputError(problem, path=images.annotations.path, remedy=remedy)
+        raise InputError(problem, path=images.annotated.path, remedy=remedy)
     return images if len(kept) == len(images) else images.subset(kept)
 
 

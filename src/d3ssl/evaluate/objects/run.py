@@ -42,10 +42,9 @@ class ObjectsTask:
         self.measures = measures(self.config.shots, tuple(self.splits.tested))
         self.captions = {"confusion.png": "what the objects of val are taken for by O-KNN"}
         for images in self._sets().values():
-            assert images.annotations is not None
-            if self.config.regions == "mask" and not images.annotations.has_masks:
+            if self.config.regions == "mask" and not images.annotated.has_masks:
                 remedy = "give data with segmentations, or use --regions box."
-                raise InputError("has objects without masks", path=images.annotations.path, remedy=remedy)
+                raise InputError("has objects without masks", path=images.annotated.path, remedy=remedy)
 
     def _sets(self) -> dict[str, ImageSet]:
         return {"train": self.splits.train, **self.splits.tested}
@@ -75,10 +74,9 @@ class ObjectsTask:
             "interval": f"95 %, percentiles of {self.config.draws} bootstrap draws of images",
         }
         metrics |= {"data": self.data, "data_digests": {name: found.digest() for name, found in self._sets().items()}}
-        assert self.splits.train.annotations is not None
         if rank() == 0:
             save_draws(folder, draws)
-            names = self.splits.train.annotations.names
+            names = self.splits.train.annotated.names
             draw_confusion(folder / "confusion.png", features["val"].y.numpy(), named.numpy(), names)
         return metrics
 
@@ -157,8 +155,7 @@ def _leave_out(found: ObjectFeatures, train: ObjectFeatures) -> ObjectFeatures:
 
 
 def _check_classes(features: dict[str, ObjectFeatures], splits: Splits) -> None:
-    assert splits.train.annotations is not None
-    names, path = splits.train.annotations.names, splits.train.annotations.path
+    names, path = splits.train.annotated.names, splits.train.annotated.path
     train = features["train"]
     if len(train.y.unique()) < 2 or len(train) < 10:
         problem = f"{len(train)} training objects of {len(train.y.unique())} classes are too few to evaluate on"

@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 
 from d3ssl.export.layouts import verify_layout
-from d3ssl.export.resnets import Layer, refuse_others, resnet_of, resnet_state
+from d3ssl.export.resnets import Layer, refuse_others, resnet_of
 from d3ssl.export.target import Origin, Target, Verified
+from d3ssl.models.artifact import library_state
 from d3ssl.models.backbone import Backbone
 
 _RENAMED = (
@@ -36,7 +37,7 @@ class Detectron2(Target):
 
     def write(self, backbone: Backbone, path: Path, origin: Origin) -> None:
         state = {}
-        for key, value in resnet_state(backbone).items():
+        for key, value in library_state(backbone).items():
             for pattern, new in _RENAMED:
                 key = re.sub(pattern, new, key)
             if not key.endswith("num_batches_tracked"):  # its frozen batch norms have none

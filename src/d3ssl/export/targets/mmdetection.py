@@ -12,8 +12,9 @@ import torch
 
 import d3ssl
 from d3ssl.export.layouts import verify_layout
-from d3ssl.export.resnets import Layer, refuse_others, resnet_of, resnet_state
+from d3ssl.export.resnets import Layer, refuse_others, resnet_of
 from d3ssl.export.target import Origin, Target, Verified
+from d3ssl.models.artifact import library_state
 from d3ssl.models.backbone import Backbone
 
 _PREFIX = "backbone."
@@ -29,7 +30,7 @@ class MMDetection(Target):
         return refuse_others(backbone)
 
     def write(self, backbone: Backbone, path: Path, origin: Origin) -> None:
-        state = {f"{_PREFIX}{key}": value for key, value in resnet_state(backbone).items()}
+        state = {f"{_PREFIX}{key}": value for key, value in library_state(backbone).items()}
         torch.save({"meta": {"d3ssl": d3ssl.__version__}, "state_dict": state}, path)
 
     def verify(self, path: Path, backbone: Backbone) -> Verified:

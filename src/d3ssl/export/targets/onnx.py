@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from d3ssl.errors import D3sslError
+from d3ssl.errors import D3sslError, first_line
 from d3ssl.export.target import MapsReader, Origin, Target, Verified, compare_maps
-from d3ssl.export.traced import first_line, size_note, trace, traced_sizes
+from d3ssl.export.traced import size_note, trace, traced_sizes
 from d3ssl.models.backbone import Backbone
 
 

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from d3ssl.export.resnets import find_resnet, refuse_others, resnet_state
+from d3ssl.export.resnets import find_resnet, refuse_others
 from d3ssl.export.state import ENDINGS, load_part, reading, write_state
 from d3ssl.export.target import Origin, Target, Verified, any_sizes, compare_maps
 from d3ssl.models.artifact import library_state
@@ -60,7 +60,7 @@ class TorchvisionDetector(Target):
         return refuse_others(backbone) or _refuse_channels(backbone)
 
     def write(self, backbone: Backbone, path: Path, origin: Origin) -> None:
-        write_state({f"{_BODY}{key}": value for key, value in resnet_state(backbone).items()}, path)
+        write_state({f"{_BODY}{key}": value for key, value in library_state(backbone).items()}, path)
 
     def verify(self, path: Path, backbone: Backbone) -> Verified:
         body = resnet_fpn_backbone(backbone_name=_name(backbone), weights=None, norm_layer=nn.BatchNorm2d)

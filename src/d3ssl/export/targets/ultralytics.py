@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from d3ssl.export.resnets import refuse_others, resnet_of, resnet_state
+from d3ssl.export.resnets import refuse_others, resnet_of
 from d3ssl.export.target import Origin, Target, Verified, any_sizes, compare_maps
 from d3ssl.files import write_text
+from d3ssl.models.artifact import library_state
 from d3ssl.models.backbone import Backbone
 
 _EPS = 1e-3
@@ -71,7 +72,7 @@ def _open(path: Path) -> Any:
 
 def _state(backbone: Backbone) -> dict[str, Tensor]:
     """Its names: the network's children by their numbers."""
-    own, state = resnet_state(backbone), {}
+    own, state = library_state(backbone), {}
     for name, module in backbone.net.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             variance = own[f"{name}.running_var"].double()

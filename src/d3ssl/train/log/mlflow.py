@@ -34,9 +34,8 @@ class MLflow(Target):
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "d3ssl")
         found = self._client.get_experiment_by_name(name)
         experiment = self._client.create_experiment(name) if found is None else found.experiment_id
-        folder = start.run.resolve()
-        title = folder.name if start.step == 0 else f"{folder.name}, from step {start.step}"
-        run = self._client.create_run(experiment, run_name=title, tags={"d3ssl.folder": str(folder)})
+        tags = {"d3ssl.folder": str(start.run.resolve())}
+        run = self._client.create_run(experiment, run_name=start.title, tags=tags)
         self._run = run.info.run_id
         params = [
             self._mlflow.entities.Param(key, str(value)[:_LONGEST]) for key, value in sorted(start.options.items())

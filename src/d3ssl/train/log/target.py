@@ -19,6 +19,12 @@ class Start:
     options: dict[str, Any] = field(default_factory=dict)
     """The run's options by their dotted names; plain data."""
 
+    @property
+    def title(self) -> str:
+        """The folder's name, and from which step on it was resumed."""
+        name = self.run.resolve().name
+        return name if self.step == 0 else f"{name}, from step {self.step}"
+
 
 class Target(ABC):
     """Made from a ``Start``, in the thread that then writes. Everything may raise: the training goes on without it."""

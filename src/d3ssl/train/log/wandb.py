@@ -34,11 +34,10 @@ class WeightsAndBiases(Target):
             x_disable_meta=True,
             x_disable_machine_info=True,
         )
-        name = start.run.resolve().name
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "d3ssl"),
-            name=name if start.step == 0 else f"{name}, from step {start.step}",
-            group=name,
+            name=start.title,
+            group=start.run.resolve().name,
             dir=str(start.run),
             config=start.options,
             reinit="create_new",
